@@ -1,0 +1,71 @@
+# Two commands do everything on a fresh machine with Python >= 3.10: `make lab` and `make test`.
+#
+#   PYTHON    the interpreter the environment is made with     make setup PYTHON=python3.12
+#   PIP_ARGS  your own options for pip install (README: GPU)   make setup PIP_ARGS="--index-url ..."
+#   JOBS      processes that share the tests                   make test JOBS=4
+#   ARGS      passed on to the command a target runs           make train ARGS="--resume"
+
+PYTHON ?= python3
+PIP_ARGS ?=
+JOBS ?= 2
+ARGS ?=
+
+# Relative paths and `python -m` only: the folder may have spaces in its name, and may be moved.
+PY = .venv/bin/python
+PIP = $(PY) -m pip --disable-pip-version-check
+TORCH = $(shell grep '^torch==' constraints.txt)
+PEER = video-diffusion-pytorch==0.7.0
+
+# Many small operations: one thread per process is fastest, and threads that spin steal from their neighbours.
+SMALL = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=300
+# The notebooks come first: they take longest.
+SUITE = $(wildcard lessons solutions) tests
+
+.PHONY: help setup lab test lessons train bench lint clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+setup: .venv/.ready  ## make .venv with the pinned versions (again only when they change)
+
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "MiniVDM needs Python 3.10 or newer as '$(PYTHON)'. Name another: make setup PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) comes without its venv module. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(PY) -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	$(PIP) install --quiet --upgrade pip
+	$(PIP) install --quiet --constraint constraints.txt $(PIP_ARGS) "$(TORCH)" --editable '.[dev]'
+	@touch $@
+
+lab: setup  ## open JupyterLab on the first lesson
+	OMP_WAIT_POLICY=passive $(PY) -m jupyterlab $(ARGS) lessons/00_start_here.ipynb
+
+test: setup  ## run the tests, and every notebook, and compare what they print
+	$(SMALL) $(PY) -m pytest -n $(JOBS) --dist loadfile $(NBVAL) $(ARGS) $(SUITE)
+
+lessons: setup  ## execute the lessons again, in place
+	$(SMALL) $(PY) -m minivdm.notebook.execute $(ARGS)
+
+train: setup  ## train on Moving-MNIST, on the GPU if there is one
+	OMP_WAIT_POLICY=passive $(PY) -m minivdm train $(ARGS)
+
+bench: .venv/.bench  ## measure speed and memory against another package; writes the README's table
+	OMP_WAIT_POLICY=passive $(PY) benchmarks/throughput.py $(ARGS)
+
+# Without its dependencies: it asks for torchvision and transformers, which the compared network doesn't use.
+.venv/.bench: .venv/.ready
+	$(PIP) install --quiet --constraint constraints.txt $(PIP_ARGS) "$(TORCH)" --editable '.[bench]'
+	$(PIP) install --quiet --no-deps $(PIP_ARGS) $(PEER)
+	@touch $@
+
+lint: setup  ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+clean:  ## remove the environment and caches; trained runs stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
