@@ -10,7 +10,7 @@ PIP_ARGS ?=
 JOBS ?= 2
 ARGS ?=
 
-# Relative paths and `python -m` only: the folder may have spaces in its name, and may be moved.
+# Relative paths and `python -m` only: the folder may have spaces in its name.
 PY = .venv/bin/python
 PIP = $(PY) -m pip --disable-pip-version-check
 TORCH = $(shell grep '^torch==' constraints.txt)
