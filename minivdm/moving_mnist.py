@@ -1,12 +1,12 @@
 """Moving-MNIST: handwritten digits that drift over a dark canvas and bounce off its walls.
 
-The data set of Srivastava, Mansimov & Salakhutdinov, "Unsupervised Learning of Video Representations using LSTMs"
-(2015), and its stochastic relative from Denton & Fergus, "Stochastic Video Generation with a Learned Prior" (2018),
-made on the fly from real MNIST digits, on any device.
+The data set of Srivastava, Mansimov & Salakhutdinov, "Unsupervised Learning of Video Representations using
+LSTMs" (2015), and its stochastic relative from Denton & Fergus, "Stochastic Video Generation with a Learned
+Prior" (2018), made on the fly from real MNIST digits, on any device.
 
-A clip is a pure function of (seed, split, index). Two things make that true on every machine: random numbers come from a
-counter-based hash of integers (no generator has a state to carry along), and motion is computed in whole steps of
-1/65536 pixel, because integer sums, unlike float ones, have no last bit that could differ between devices.
+A clip is a pure function of (seed, split, index). Two things make that true on every machine: random numbers
+come from a counter-based hash of integers (no generator has a state to carry along), and motion is computed
+in whole steps of 1/65536 pixel, because integer sums, unlike float ones, have no last bit that could differ.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from minivdm.data.files import Digits, load_digits
 SUBPIXEL = 1 << 16  # positions and velocities are integers, in units of 1/65536 pixel
 DIRECTIONS = 1 << 12  # equally spaced directions of motion
 
-# Streams of random numbers of one clip. A digit has its own block of streams and each of its frames its own two, so that
-# a clip with fewer frames is the beginning of the longer one.
+# Streams of random numbers of one clip. Every digit has a block of its own, and in it every frame, so that a
+# clip with fewer frames is the beginning of the longer one.
 COUNT, FIRST_DIGIT, STREAMS_PER_DIGIT = 0, 1, 1 << 20
 WHICH, START, VELOCITY, BOUNCE = 0, 1, 3, 5
 
@@ -39,10 +39,10 @@ class Clips:
         video: (b, 1, f, h, w) float32 in [-1, 1].
         labels: (b, 10) float32, 1 where a digit of that class is in the clip (multi-hot).
         digits: (b, n) int64, the class of each digit, -1 where a clip has fewer than n.
-        positions: (b, n, f, 2) float32, (y, x) of the digit's top-left corner in pixels; the digit is drawn at the
-            floor of it. NaN where there is no digit.
-        velocities: (b, n, f, 2) float32, (y, x) in pixels per frame with which the digit leaves the frame, that is
-            after the bounce if it bounces there. NaN where there is no digit.
+        positions: (b, n, f, 2) float32, (y, x) of the digit's top-left corner in pixels; the digit is drawn
+            at the floor of it. NaN where there is no digit.
+        velocities: (b, n, f, 2) float32, (y, x) in pixels per frame with which the digit leaves the frame,
+            that is after the bounce if it bounces there. NaN where there is no digit.
     """
 
     video: Tensor
@@ -59,19 +59,24 @@ class MovingMNIST:
     """Clips of moving digits, drawn by index.
 
     Args:
-        size: height and width of the canvas in pixels. 64 is the canonical one, with 28-pixel digits; other sizes scale
-            the digit along (14 pixels, the mean of 2x2, at size 32).
+        size: height and width of the canvas in pixels. 64 is the canonical one, with 28-pixel digits; other
+            sizes scale the digit along (14 pixels, the mean of 2x2, at size 32).
         frames: frames per clip.
-        digits: how many digits a clip has, or (lo, hi), both included, drawn per clip.
-        speed: pixels per frame. Canonically 0.1 of the free range, 3.6 at size 64 and 1.8 at 32, in a uniformly drawn
-            direction. In stochastic motion, the largest speed along one axis, 4 at size 64 and 2 at 32.
-        motion: "deterministic" (clamped to the wall, the velocity's component reversed) or "stochastic" (a new velocity
-            at each bounce: components are multiples of speed/4 from -speed to speed, away from the wall that was hit).
+        digits: how many digits a clip has, or (lo, hi), both included, drawn per clip. Two digits of a clip
+            may be of the same class; `labels` then has a single 1.
+        speed: pixels per frame. Canonically 0.1 of the free range, 3.6 at size 64 and 1.8 at 32, in a
+            uniformly drawn direction. In stochastic motion the largest speed along one axis, 4 at size 64 and
+            2 at 32.
+        motion: "deterministic" (clamped to the wall, the velocity's component reversed) or "stochastic" (a
+            new velocity at each bounce: components are multiples of speed/4 from -speed to speed, and away
+            from the wall that was hit).
         split: "train" or "test", which pool the digits are from (4,500 and 500 that ship).
         seed: another seed, other clips.
         device: where clips are made and returned.
         digit_size: height and width of a digit in pixels, 28 * size / 64 by default.
-        digit_source: None for the digits that ship; a folder of IDX files (MNIST, Fashion-MNIST); or `Digits`.
+        digit_source: None for the digits that ship; "mnist" or "fashion-mnist" to fetch all of them; a folder
+            with their IDX files; or `Digits`. The pool's size matters to what a clip shows, its motion is the
+            same.
 
     Raises:
         ValueError: a digit that does not fit its canvas, or any argument outside its range.
@@ -94,7 +99,7 @@ class MovingMNIST:
         low, high = (digits, digits) if isinstance(digits, int) else digits
         digit_size = round(size * 28 / 64) if digit_size is None else digit_size
         if not 1 <= digit_size <= size:
-            raise ValueError(f"a digit of {digit_size} pixels does not fit a canvas of {size}: expected 1 to {size}")
+            raise ValueError(f"a digit of {digit_size} pixels does not fit its canvas: expected 1 to {size}")
         if frames < 1:
             raise ValueError(f"frames: expected at least 1, got {frames}")
         if not 0 <= low <= high or high < 1:
@@ -115,11 +120,11 @@ class MovingMNIST:
         self._velocities = self._velocity_table().to(self.device)
 
     def clips(self, indices: Tensor | Sequence[int]) -> Clips:
-        """The clips of these indices, (b,) integers from 0; each depends on its index alone, not on its neighbours."""
+        """The clips of these indices, (b,) integers from 0; a clip depends on its own index alone."""
         return self._make(indices, self.frames, domain=0)
 
     def images(self, indices: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Independent single frames, for joint image-video training: video (b, 1, 1, h, w) and labels (b, 10).
+        """Independent single frames, for joint training: video (b, 1, 1, h, w) and labels (b, 10).
 
         Image i is not a frame of clip i: their random numbers have nothing in common.
         """
@@ -129,11 +134,12 @@ class MovingMNIST:
     def _make(self, indices: Tensor | Sequence[int], frames: int, domain: int) -> Clips:
         index = torch.as_tensor(indices, device=self.device)
         if index.ndim != 1 or index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-            raise TypeError(f"indices: expected a list of integers, got shape {tuple(index.shape)}, {index.dtype}")
+            got = f"shape {tuple(index.shape)}, {index.dtype}"
+            raise TypeError(f"indices: expected a list of integers, got {got}")
         if index.numel() and int(index.min()) < 0:
             raise ValueError(f"indices: expected integers from 0, got {int(index.min())}")
         key = torch.tensor([2 * domain + (self.split == "test")], device=self.device)
-        key = _mix(_mix(key + 4 * self.seed) + index.long())  # (b,), one independent stream of numbers per clip
+        key = _mix(_mix(key + 4 * self.seed) + index.long())  # (b,), the clip's own numbers
 
         low, high = self.digits_range
         slot = torch.arange(high, device=self.device)
@@ -141,7 +147,7 @@ class MovingMNIST:
         stream = FIRST_DIGIT + STREAMS_PER_DIGIT * slot  # (n,)
         which = _below(len(self._classes), key[:, None], stream + WHICH)  # (b, n)
         digits = torch.where(present, self._classes[which], -1)
-        labels = functional.one_hot(digits + 1, 11).amax(1)[:, 1:].float()  # (b, 10); class 0 of 11 is "no digit"
+        labels = functional.one_hot(digits + 1, 11).amax(1)[:, 1:].float()  # (b, 10)
 
         positions, velocities = self._move(key[:, None, None], stream[:, None], frames)  # (b, n, f, 2) int64
         video = self._draw(self._patches[which] * present[..., None], positions // SUBPIXEL)
@@ -155,7 +161,7 @@ class MovingMNIST:
         )
 
     def _velocity_table(self) -> Tensor:
-        """All starting velocities, (k, 2) int64 in subpixels per frame: uniform directions, or SVG's grid of 9x9."""
+        """All starting velocities, (k, 2) int64 subpixels per frame: directions, or SVG's grid of 9x9."""
         if self.motion == "deterministic":
             angles = [2 * math.pi * k / DIRECTIONS for k in range(DIRECTIONS)]
             table = [(self.speed * math.sin(a), self.speed * math.cos(a)) for a in angles]
@@ -177,21 +183,22 @@ class MovingMNIST:
             position = position.clamp(0, free)
             if self.motion == "stochastic":
                 velocity = self._redrawn(velocity, low | high, key, stream + BOUNCE + 2 * frame + axis)
-            # Away from a wall that was hit, whatever the sign was: a digit that starts on a wall must not be turned into it.
+            # Away from the wall that was hit, whatever the sign was: flipping it would turn a digit that
+            # starts on a wall into the wall.
             velocity = torch.where(low, velocity.abs(), torch.where(high, -velocity.abs(), velocity))
             positions.append(position)
             velocities.append(velocity)
         return torch.stack(positions, 2), torch.stack(velocities, 2)
 
     def _redrawn(self, velocity: Tensor, hit: Tensor, key: Tensor, stream: Tensor) -> Tensor:
-        """A fresh velocity for digits that hit a wall: 1..4 quarters of the speed across it, -4..4 along it."""
+        """A fresh velocity for digits that hit a wall: 1..4 quarters of the speed across, -4..4 along."""
         quarter = round(self.speed * SUBPIXEL / 4)
         across, along = 1 + _below(4, key, stream), _below(9, key, stream) - 4
         fresh = quarter * torch.where(hit, across, along)
         return torch.where(hit.any(-1, keepdim=True), fresh, velocity)
 
     def _draw(self, patches: Tensor, corners: Tensor) -> Tensor:
-        """Video (b, 1, f, h, w) in [-1, 1] of patches (b, n, d*d) at corners (b, n, f, 2); maximum where they overlap."""
+        """Video (b, 1, f, h, w) of patches (b, n, d*d) at corners (b, n, f, 2), maximum on overlap."""
         b, n, f, _ = corners.shape
         row = torch.arange(self.digit_size, device=self.device)
         offset = (row[:, None] * self.size + row).flatten()  # (d*d,) of a patch's pixels in the flat canvas
@@ -208,7 +215,7 @@ class MovingMNIST:
 
 
 def _mix(z: Tensor) -> Tensor:
-    """The output function of SplitMix64 (Steele, Lea & Flood 2014) on int64, where products wrap as they should."""
+    """The output function of SplitMix64 (Steele, Lea & Flood 2014) on int64, where products wrap."""
     z = z - 0x61C8864680B583EB  # adds 0x9E3779B97F4A7C15 modulo 2^64
     z = (z ^ _shift(z, 30)) * -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9
     z = (z ^ _shift(z, 27)) * -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
@@ -221,18 +228,19 @@ def _shift(z: Tensor, bits: int) -> Tensor:
 
 
 def _below(bound: int, key: Tensor, stream: Tensor | int) -> Tensor:
-    """Uniform integers 0..bound-1 for every (key, stream), from the upper 32 bits; bias below bound / 2^32."""
-    return (_shift(_mix(key + _mix(torch.as_tensor(stream, device=key.device))), 32) * bound) >> 32
+    """Uniform integers 0..bound-1 for every (key, stream), from 32 bits; biased by less than bound / 2^32."""
+    bits = _shift(_mix(key + _mix(torch.as_tensor(stream, device=key.device))), 32)
+    return (bits * bound) >> 32
 
 
 def _resized(images: Tensor, size: int) -> Tensor:
-    """Digits (k, h, w) uint8 at another size: the mean of blocks where h is a multiple of it, else smoothed bilinear."""
+    """Digits (k, h, w) uint8 at another size: the mean of blocks where they fit, else smoothed bilinear."""
     height = images.shape[-1]
     if size == height:
         return images
     if height % size == 0:
         step = height // size
-        blocks = images.long().unflatten(2, (size, step)).unflatten(1, (size, step))  # (k, size, step, size, step)
+        blocks = images.long().reshape(-1, size, step, size, step)
         return ((blocks.sum((2, 4)) + step * step // 2) // (step * step)).to(torch.uint8)
     resized = functional.interpolate(images[:, None].float(), (size, size), mode="bilinear", antialias=True)
     return resized[:, 0].round().clamp(0, 255).to(torch.uint8)

