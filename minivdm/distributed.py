@@ -1,0 +1,105 @@
+"""The little a run must know of its companions under torchrun: who am I, how many are we, shall we stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class World:
+    """Rank of this process, number of processes, and rank on this host (which GPU to take)."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        """True in the one process that writes files and speaks."""
+        return self.rank == 0
+
+
+def join(device: str | torch.device | None = None) -> tuple[World, torch.device]:
+    """Join the process group that torchrun announces in the environment, if any, and choose the device.
+
+    device: "cpu", "cuda", "mps" or None for the best there is. Raises ValueError for a device that is not there.
+    """
+    world = World(*(int(os.environ.get(name, default)) for name, default in
+                    (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))))
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device: expected cpu, cuda or mps, got {str(device)!r}") from error
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here.get(chosen.type, False):
+        raise ValueError(f"device: expected one of {', '.join(k for k, v in here.items() if v)} here, got {chosen.type}")
+    if chosen.type == "cuda" and chosen.index is None:
+        chosen = torch.device("cuda", world.local_rank)
+        torch.cuda.set_device(chosen)
+    if world.size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return world, chosen
+
+
+def leave() -> None:
+    """Leave the process group, if one was joined."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def barrier(world: World) -> None:
+    """Wait until every process is here."""
+    if world.size > 1:
+        dist.barrier()
+
+
+def add_up(tensor: torch.Tensor, world: World) -> torch.Tensor:
+    """Sum over all processes, a new tensor."""
+    total = tensor.clone()
+    if world.size > 1:
+        dist.all_reduce(total)
+    return total
+
+
+class StopRequest:
+    """Context in which Ctrl-C and SIGTERM ask to stop after the current step; a second Ctrl-C interrupts at once."""
+
+    def __init__(self, world: World, device: torch.device):
+        self.world, self.device = world, device
+        self.signal = 0
+        self._calls = 0
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():  # signals cannot be caught elsewhere
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, _frame: object) -> None:
+        if self.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def agreed(self) -> int:
+        """The signal to stop for, or 0; the same answer in every process, which costs a message: every 8th call."""
+        if self.world.size == 1:
+            return self.signal
+        self._calls += 1
+        if self._calls % 8:
+            return 0
+        asked = torch.tensor(self.signal, device=self.device)
+        dist.all_reduce(asked, op=dist.ReduceOp.MAX)
+        return int(asked)

@@ -1,0 +1,146 @@
+"""Watching a training run: the loss by noise level without stalling the accelerator, the metrics file, a look at
+samples and at held-out clips."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minivdm import distributed, pictures, tasks
+from minivdm.checkpoints import write_atomic
+from minivdm.denoiser import Denoiser
+from minivdm.distributed import World
+from minivdm.moving_mnist import MovingMNIST
+
+if TYPE_CHECKING:
+    from minivdm.training import Trainer
+
+#: Inner edges of the bins of log-SNR over which losses are averaged; the outer bins are open.
+EDGES = (-8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0, 8.0)
+#: Noise levels at which held-out clips are looked at. Around 0 lies what decides shape and identity.
+HELD_OUT_LOG_SNR = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0)
+
+
+class Tally:
+    """Sums of loss and count by bin of log-SNR, and of the gradient norm, kept on the device between readings."""
+
+    def __init__(self, device: torch.device | str):
+        self.edges = torch.tensor(EDGES, device=device)
+        self.sums = torch.zeros(2, len(EDGES) + 2, device=device)  # last column: gradient norm and steps
+
+    @torch.no_grad()
+    def add(self, per_sample: Tensor, log_snr: Tensor, norm: Tensor) -> None:
+        """per_sample, log_snr (b,); norm scalar. No synchronization."""
+        loss = per_sample.detach().float()
+        place = torch.bucketize(log_snr.to(self.edges), self.edges)
+        self.sums[0].index_add_(0, place, loss)
+        self.sums[1].index_add_(0, place, torch.ones_like(loss))
+        self.sums[:, -1] += torch.stack([norm.detach().float(), torch.ones_like(norm, dtype=torch.float32)])
+
+    def read(self, world: World) -> dict[str, Any]:
+        """Means over all processes since the last reading, then start anew. Empty bins are None."""
+        sums, counts = distributed.add_up(self.sums, world).double().cpu()
+        self.sums.zero_()
+        bins = [round(float(s / n), 6) if n else None for s, n in zip(sums[:-1], counts[:-1], strict=True)]
+        return {"loss": round(float(sums[:-1].sum() / counts[:-1].sum()), 6), "loss_by_log_snr": bins,
+                "count_by_log_snr": counts[:-1].long().tolist(), "grad_norm": round(float(sums[-1] / counts[-1]), 5)}
+
+
+@torch.no_grad()
+def held_out(denoiser: Denoiser, data: MovingMNIST, clips: int = 32, batch: int = 8) -> dict[str, list[float]]:
+    """Mean squared errors of v and of x_hat on the first `clips` clips, labels given, at fixed noise.
+
+    The same clips and noise at every call, so that differences between calls are the network's. For a schedule that
+    preserves variance, x_hat - x = -sigma (v_hat - v), so the second is the first times sigma^2.
+    """
+    device = data.device
+    generator = torch.Generator(device).manual_seed(0)
+    total = torch.zeros(len(HELD_OUT_LOG_SNR), device=device)
+    levels = torch.tensor(HELD_OUT_LOG_SNR, dtype=torch.float64)
+    for start in range(0, clips, batch):
+        part = data.clips(torch.arange(start, min(start + batch, clips)))
+        labels = part.labels if getattr(denoiser.network, "config", {}).get("labels") else None
+        noise = torch.randn(part.video.shape, generator=generator, device=device)
+        for k, t in enumerate(denoiser.schedule.time(levels)):
+            loss = denoiser.loss(part.video, labels=labels, label_drop=0.0, t=t.expand(len(part)), noise=noise,
+                                 weighting="v")
+            total[k] += loss.per_sample.sum()
+    v = (total / clips).double().cpu()
+    return {"log_snr": list(HELD_OUT_LOG_SNR), "v_error": [round(float(e), 6) for e in v],
+            "x_error": [round(float(e), 6) for e in v * torch.sigmoid(-levels)]}
+
+
+def look(trainer: Trainer, folder: Path, clips: int = 4, steps: int = 32) -> None:
+    """Sample a few clips with the averaged weights (always from the same noise) into previews/, and write held-out
+    errors to metrics.jsonl. Uses generators of its own: training goes on as if nobody had looked."""
+    cfg, device = trainer.config, trainer.device
+    frames = cfg.phases()[-1].frames
+    data = MovingMNIST(cfg.size, frames, cfg.digits, cfg.speed, cfg.motion, split="test", seed=cfg.data_seed,
+                       device=device)
+    row = {"kind": "held_out", "clips": trainer.clips, **held_out(trainer.ema_denoiser, data)}
+    append(folder / "metrics.jsonl", row)
+    conditional = bool(trainer.network.config["labels"])
+    labels = data.clips(torch.arange(clips)).labels if conditional else None
+    generator = torch.Generator(device).manual_seed(0)
+    shape = (trainer.network.config["channels"], frames, cfg.size, cfg.size)
+    videos = tasks.generate(trainer.ema_denoiser, labels, count=clips, shape=shape, steps=steps,
+                            weight=1.0 if conditional else 0.0, generator=generator)
+    pictures.save(videos, folder / "previews" / f"clips-{trainer.clips:09d}.png")
+
+
+def hardware(device: torch.device) -> str:
+    """The class of machine, without names: "CPU, 2 cores" or the accelerator's model."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return "Apple GPU"
+    return f"CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads used"
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Append one JSON line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as handle:
+        handle.write(json.dumps(row) + "\n")
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:  # the last line of a run that lost power
+            continue
+    return rows
+
+
+def cut_metrics(path: Path, clips: int) -> None:
+    """Drop what was written after `clips` clips: a resumed run goes through it again."""
+    if path.exists():
+        kept = [json.dumps(row) + "\n" for row in _rows(path) if row.get("clips", 0) <= clips]
+        write_atomic(path, "".join(kept).encode())
+
+
+def read_metrics(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
+    """Curves of a run, for plotting: {"train": {"clips", "loss", "loss_by_log_snr" (n, bins), "lr", ...},
+    "held_out": {"clips", "v_error" (n, levels), "x_error", "log_snr"}}; empty bins are NaN.
+
+    path: a run's folder or its metrics.jsonl. Raises FileNotFoundError.
+    """
+    path = Path(path)
+    path = path / "metrics.jsonl" if path.is_dir() else path
+    if not path.exists():
+        raise FileNotFoundError(f"no metrics of a training run at {path}")
+    curves: dict[str, dict[str, np.ndarray]] = {}
+    rows = _rows(path)
+    for kind in ("train", "held_out"):
+        mine = [row for row in rows if row.get("kind") == kind]
+        keys = [key for key in (mine[0] if mine else {}) if key != "kind"]
+        curves[kind] = {key: np.array([row[key] for row in mine], dtype=np.float64) for key in keys}
+    return curves
