@@ -13,7 +13,7 @@ import torch
 
 from minivdm.moving_mnist import MovingMNIST
 
-SETTINGS = [
+SETTINGS: list[tuple[str, dict]] = [
     ("moving-mnist-32, one digit", {"size": 32, "frames": 16, "digits": 1}),
     ("moving-mnist-32, one or two digits", {"size": 32, "frames": 16, "digits": (1, 2)}),
     ("moving-mnist-32, stochastic", {"size": 32, "frames": 16, "digits": 1, "motion": "stochastic"}),

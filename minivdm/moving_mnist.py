@@ -115,7 +115,9 @@ class MovingMNIST:
         self.size, self.frames, self.digit_size = size, frames, digit_size
         self.digits_range, self.speed, self.motion = (low, high), float(speed), motion
         self.split, self.seed, self.device = split, seed, torch.device(device)
-        self._patches = _resized(pool.images, digit_size).flatten(1).to(self.device)  # (pool, d*d) uint8
+        # 127.5 is exact in float32, so that 0 and 255 become -1 and 1 exactly.
+        patches = _resized(pool.images, digit_size).flatten(1).float().div_(127.5).sub_(1)
+        self._patches = patches.to(self.device)  # (pool, d*d) in [-1, 1]
         self._classes = pool.labels.to(self.device)  # (pool,) int64
         self._velocities = self._velocity_table().to(self.device)
 
@@ -150,7 +152,8 @@ class MovingMNIST:
         labels = functional.one_hot(digits + 1, 11).amax(1)[:, 1:].float()  # (b, 10)
 
         positions, velocities = self._move(key[:, None, None], stream[:, None], frames)  # (b, n, f, 2) int64
-        video = self._draw(self._patches[which] * present[..., None], positions // SUBPIXEL)
+        patches = self._patches[which].masked_fill_(~present[..., None], -1.0)
+        video = self._draw(patches, positions // SUBPIXEL)
         nowhere = ~present[:, :, None, None]
         return Clips(
             video=video,
@@ -202,7 +205,7 @@ class MovingMNIST:
         b, n, f, _ = corners.shape
         row = torch.arange(self.digit_size, device=self.device)
         offset = (row[:, None] * self.size + row).flatten()  # (d*d,) of a patch's pixels in the flat canvas
-        canvas = torch.zeros(b, f, self.size * self.size, dtype=torch.uint8, device=self.device)
+        canvas = torch.full((b, f, self.size * self.size), -1.0, device=self.device)
         for i in range(n):
             y, x = corners[:, i].unbind(-1)  # (b, f)
             pixels = (y * self.size + x)[..., None] + offset  # (b, f, d*d)
@@ -210,8 +213,7 @@ class MovingMNIST:
             if i > 0:
                 patch = torch.maximum(patch, canvas.gather(-1, pixels))
             canvas.scatter_(-1, pixels, patch)
-        # 127.5 is exact in float32, so that 0 and 255 become -1 and 1 exactly.
-        return canvas.view(b, 1, f, self.size, self.size).float().div_(127.5).sub_(1)
+        return canvas.view(b, 1, f, self.size, self.size)
 
 
 def _mix(z: Tensor) -> Tensor:
