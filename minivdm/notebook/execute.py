@@ -35,7 +35,7 @@ class LessonError(RuntimeError):
     """A notebook did not run cleanly; the message names the cell."""
 
 
-def execute(path: Path, timeout: float = 300, attempts: int = 3) -> str:
+def execute(path: Path, timeout: int = 300, attempts: int = 3) -> str:
     """Run one notebook and return the text of the file to store; the file itself stays untouched.
 
     Args:
@@ -64,11 +64,11 @@ def execute(path: Path, timeout: float = 300, attempts: int = 3) -> str:
             raise LessonError(f"{path.name}: a cell raised\n{error}") from error
         except (CellTimeoutError, DeadKernelError) as error:
             if attempt == attempts:
-                message = f"{path.name}: stalled {attempts} times ({timeout:g} s a cell)\n{error}"
+                message = f"{path.name}: stalled {attempts} times ({timeout} s a cell)\n{error}"
                 raise LessonError(message) from error
             print(f"{path.name}: stalled, once more", file=sys.stderr)
     finished = clean(notebook, path, keep_outputs=True)
-    complaints = complain(finished, path)
+    complaints = complain(finished)
     text = nbformat.writes(finished).rstrip("\n") + "\n"
     if len(text.encode()) > LIMIT:
         complaints.append(f"{len(text.encode()) / 1e6:.1f} MB; a stored notebook may have {LIMIT / 1e6:g} MB")
@@ -99,7 +99,7 @@ def clean(notebook: NotebookNode, path: Path, keep_outputs: bool = False) -> Not
     return notebook
 
 
-def complain(notebook: NotebookNode, path: Path) -> list[str]:
+def complain(notebook: NotebookNode) -> list[str]:
     """What is wrong with an executed notebook, a sentence each."""
     found: list[str] = []
     expected = 1
@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     summary = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m minivdm.notebook.execute", description=summary)
     parser.add_argument("notebooks", nargs="+", type=Path)
-    parser.add_argument("--timeout", type=float, default=300, help="seconds a cell may take (default 300)")
+    parser.add_argument("--timeout", type=int, default=300, help="seconds a cell may take (default 300)")
     parser.add_argument("--dry-run", action="store_true", help="run and check, write nothing")
     options = parser.parse_args(arguments)
     texts: dict[Path, str] = {}
