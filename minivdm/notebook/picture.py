@@ -73,8 +73,7 @@ def render(figure: Figure, alt: str = "", dpi: float = 150) -> Picture:
         picture = drawn.convert("RGB")
     width = round(picture.width * INCH / dpi)
     if not alt:
-        places = ("left", "center", "right")
-        titles = [axes.get_title(place) for axes in figure.axes for place in places]
+        titles = [axes.get_title("left") or axes.get_title() for axes in figure.axes]
         alt = "figure: " + "; ".join(filter(None, titles)) if any(titles) else "figure"
     return Picture(encode(picture), alt, width)
 
