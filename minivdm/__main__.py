@@ -14,25 +14,78 @@ def train(args: argparse.Namespace) -> int:
     import json
     from pathlib import Path
 
-    from minivdm import configs, distributed, training
+    from minivdm import configs, distributed, pretrained, training
 
-    saved = Path(args.out) / "config.json"
+    out = Path(args.out or f"runs/{args.config or 'moving-mnist-32'}")
+    saved = out / "config.json"
     if args.config is None and args.resume and saved.exists():
         config = configs.TrainConfig.from_dict(json.loads(saved.read_text()))
     else:
         config = configs.get(args.config or "moving-mnist-32")
     config = config.override(args.set + ([f"clips={args.clips}"] if args.clips is not None else []))
+    init = pretrained.find(args.init) if args.init else None
     try:
-        run, ending = training.fit(config, args.out, resume=args.resume, init=args.init, device=args.device,
+        run, ending = training.fit(config, out, resume=args.resume, init=init, device=args.device,
                                    minutes=args.minutes, reconfigure=args.reconfigure)
     finally:
         distributed.leave()
     if run.trainer.world.first:
         done = run.trainer.clips >= config.clips
-        where = f"{run.trainer.clips:,} of {config.clips:,} clips in {run.seconds / 60:.1f} min, saved in {args.out}"
-        again = f"; continue with: {config.command()} --out {args.out} --resume"
+        where = f"{run.trainer.clips:,} of {config.clips:,} clips in {run.seconds / 60:.1f} min, saved in {out}"
+        again = f"; continue with: {config.command()} --out {out} --resume"
         print(f"{'done' if done else 'stopped'}: {where}{'' if done else again}")
     return 128 + ending if ending else 0
+
+
+def sample(args: argparse.Namespace) -> int:
+    """Generate clips from trained weights and write them as GIF or PNG."""
+    import functools
+    from pathlib import Path
+
+    import torch
+
+    from minivdm import distributed, pictures, pretrained, samplers, tasks
+
+    pictures.check_name(args.out)  # before the work, not after it
+    if args.count < 1:
+        raise ValueError(f"--count: expected at least 1, got {args.count}")
+    steppers = {"ddim": functools.partial(samplers.ddim_step, eta=args.eta),
+                "ancestral": functools.partial(samplers.ancestral_step, gamma=args.gamma)}
+    _, device = distributed.join(args.device)
+    denoise = pretrained.load(args.weights, device)
+    labels = tasks.multi_hot(args.labels, denoise.config.labels) if args.labels is not None else None
+    c, f, h, w = denoise.shape
+    f = f if args.frames is None else args.frames
+    if f < 1:
+        raise ValueError(f"--frames: expected at least 1, got {f}")
+    videos = tasks.generate(denoise, labels, count=args.count, shape=(c, f, h, w), progress=True,
+                            weight=args.weight if labels is not None else 0.0, steps=args.steps,
+                            step=steppers[args.sampler], generator=torch.Generator(device).manual_seed(args.seed))
+    written = pictures.save(videos, Path(args.out), fps=args.fps, zoom=args.zoom)
+    print(f"{args.count} clips of {f} frames in {written}")
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write a run's averaged weights in half precision, with a card."""
+    import json
+    from pathlib import Path
+
+    from minivdm import pretrained
+
+    metrics = json.loads(Path(args.metrics).read_text()) if args.metrics else None
+    path = pretrained.export(args.run, args.name, Path(args.to) if args.to else pretrained.FOLDER, metrics)
+    print(f"{path.stat().st_size / 1e6:.2f} MB in {path}, card beside it")
+    return 0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Say what is there and what is missing."""
+    from minivdm import doctor as diagnosis
+
+    lines, healthy = diagnosis.report()
+    print("\n".join(lines))
+    return 0 if healthy else 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,15 +96,45 @@ def parser() -> argparse.ArgumentParser:
     add = commands.add_parser("train", help="train a network on Moving-MNIST, or continue a run")
     add.set_defaults(call=train)
     add.add_argument("config", nargs="?", help="moving-mnist-32 (default), moving-mnist-32-two, moving-mnist-64")
-    add.add_argument("--out", required=True, metavar="DIR", help="folder of the run: checkpoints, metrics, previews")
+    add.add_argument("--out", metavar="DIR", help="folder of the run: checkpoints, metrics, previews "
+                     "(default: runs/ and the name of the configuration)")
     add.add_argument("--resume", action="store_true", help="continue what DIR holds, bit for bit")
     add.add_argument("--clips", type=int, help="length of the training in clips (the same as --set clips=N)")
     add.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a field of the "
                      "configuration; VALUE is JSON or a word (lr=1e-3, network.width=48, optimizer=muon)")
-    add.add_argument("--init", metavar="WEIGHTS", help="start from these weights (a file, or a name that ships)")
+    add.add_argument("--init", metavar="WEIGHTS", help="start from these weights (a file, a run, a name that ships)")
     add.add_argument("--minutes", type=float, help="stop, and save, after so many minutes")
     add.add_argument("--reconfigure", action="store_true", help="with --resume: go on with a changed configuration")
     add.add_argument("--device", help="cpu, cuda or mps (default: the best there is)")
+
+    add = commands.add_parser("sample", help="generate clips from trained weights")
+    add.set_defaults(call=sample)
+    add.add_argument("--weights", default="moving-mnist-32", help="a name that ships, a file, or the folder of a run "
+                     "(default: moving-mnist-32)")
+    add.add_argument("--labels", type=int, nargs="+", metavar="DIGIT", help="digits that each clip shall show "
+                     "(default: whatever the network likes)")
+    add.add_argument("--count", type=int, default=8, help="how many clips (default: 8)")
+    add.add_argument("--frames", type=int, help="frames per clip (default: as in training)")
+    add.add_argument("--weight", type=float, default=1.0, help="guidance weight, 0 = none (default: 1)")
+    add.add_argument("--steps", type=int, default=64, help="denoising steps (default: 64)")
+    add.add_argument("--sampler", choices=("ddim", "ancestral"), default="ddim")
+    add.add_argument("--eta", type=float, default=0.0, help="noise of ddim, 0 to 1 (default: 0)")
+    add.add_argument("--gamma", type=float, default=0.1, help="variance of ancestral, 0 to 1 (default: 0.1)")
+    add.add_argument("--seed", type=int, default=0)
+    add.add_argument("--fps", type=float, default=8.0, help="frames per second of a GIF (default: 8)")
+    add.add_argument("--zoom", type=int, default=2, help="size of a pixel in the picture (default: 2)")
+    add.add_argument("--out", default="samples.gif", help="NAME.gif (animation) or NAME.png (filmstrips)")
+    add.add_argument("--device", help="cpu, cuda or mps (default: the best there is)")
+
+    add = commands.add_parser("export", help="make a run's weights small, with a card")
+    add.set_defaults(call=export)
+    add.add_argument("run", metavar="DIR", help="folder of the run")
+    add.add_argument("--name", help="name of the weights (default: that of the configuration)")
+    add.add_argument("--to", metavar="FOLDER", help="where to (default: the package's own weights)")
+    add.add_argument("--metrics", metavar="FILE.json", help="measured figures for the card")
+
+    add = commands.add_parser("doctor", help="what machine, packages, data and weights there are, and what is missing")
+    add.set_defaults(call=doctor)
     return top
 
 
@@ -60,7 +143,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         return args.call(args)
-    except (ValueError, TypeError, OSError) as error:
+    except ModuleNotFoundError as error:
+        print(f"minivdm {args.command}: {error}; `python -m minivdm doctor` says what is missing", file=sys.stderr)
+        return 2
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"minivdm {args.command}: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
 

@@ -100,5 +100,43 @@ def load(folder: Path, say: Callable[[str], None] = print) -> tuple[dict[str, to
     return None
 
 
+def load_weights(network: torch.nn.Module, tensors: dict[str, torch.Tensor], prefix: str = "") -> None:
+    """Copy tensors named `prefix + parameter` into the network. Raises DamagedCheckpoint naming what does not fit."""
+    own = network.state_dict()
+    given = {key[len(prefix):]: value for key, value in tensors.items() if key.startswith(prefix)}
+    wrong = [f"{name}: expected {tuple(own[name].shape)}, got "
+             f"{tuple(given[name].shape) if name in given else 'nothing'}"
+             for name in own if name not in given or given[name].shape != own[name].shape]
+    wrong += [f"{name}: not in this network" for name in given if name not in own]
+    if wrong:
+        raise DamagedCheckpoint(
+            f"the weights do not fit the network ({len(wrong)} tensors): " + "; ".join(wrong[:4]))
+    network.load_state_dict(given)
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Weights in float32 and what is known of them, from a run's folder (its newest checkpoint), a checkpoint, a
+    snapshot or an exported file. Of a run, it is the moving average. The second value has "config" and "clips".
+
+    Raises FileNotFoundError or DamagedCheckpoint.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = load(path / "checkpoints")
+        if found is None:
+            raise FileNotFoundError(f"{path} holds no checkpoint of a training run")
+        tensors, about = found
+    else:
+        tensors, text = read_tensors(path)
+        card = path.with_suffix(".json")
+        about = json.loads(text["config"] if "config" in text else card.read_text() if card.exists() else "{}")
+        about = {"config": about, "clips": int(text.get("clips", 0))} if "config" in text else about
+    if any(key.startswith("ema.") for key in tensors):
+        tensors = {key[4:]: value for key, value in tensors.items() if key.startswith("ema.")}
+    if "config" not in about:
+        raise DamagedCheckpoint(f"{path} does not say which network its weights belong to (no configuration)")
+    return {key: value.float() for key, value in tensors.items()}, about
+
+
 def _all(folder: Path) -> list[Path]:
     return sorted(folder.glob("clips-*.json"))

@@ -44,6 +44,7 @@ class TrainConfig:
     speed: float = 1.8  # pixels per frame
     motion: str = "deterministic"
     data_seed: int = 0
+    digit_source: str = ""  # the digits that ship; or "mnist", "fashion-mnist" (fetched), or a folder of IDX files
     images: int = 0
     # network: keyword arguments of unet3d.UNet3D
     network: dict = field(default_factory=lambda: {"width": 32, "multipliers": [1, 2, 4], "patch": 2, "labels": 10})
@@ -100,6 +101,11 @@ class TrainConfig:
         ends = [phase.until for phase in self.phases()]
         _require(all(a < b for a, b in zip(ends, ends[1:], strict=False)) and ends[-1] >= self.clips, "frames",
                  f"phases whose clips_until rise and reach the {self.clips} clips of the run", self.frames)
+
+    @property
+    def labels(self) -> int:
+        """Length of the label vector; 0 for an unconditional network."""
+        return int(self.network.get("labels", 10))
 
     def phases(self) -> list[Phase]:
         """The curriculum in order; one phase if `frames` is a number."""

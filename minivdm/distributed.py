@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
+import time
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+
+TIME_UP = 1_000  # no signal has this number
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,17 @@ def join(device: str | torch.device | None = None) -> tuple[World, torch.device]
         raise ValueError(f"device: expected cpu, cuda or mps, got {str(device)!r}") from error
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not here.get(chosen.type, False):
-        raise ValueError(f"device: expected one of {', '.join(k for k, v in here.items() if v)} here, got {chosen.type}")
+        usable = ", ".join(kind for kind, usable in here.items() if usable)
+        raise ValueError(f"device: expected one of {usable} on this machine, got {chosen.type}")
     if chosen.type == "cuda" and chosen.index is None:
         chosen = torch.device("cuda", world.local_rank)
         torch.cuda.set_device(chosen)
     if world.size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     return world, chosen
+
+
+ALONE = World()
 
 
 def leave() -> None:
@@ -70,10 +78,14 @@ def add_up(tensor: torch.Tensor, world: World) -> torch.Tensor:
 
 
 class StopRequest:
-    """Context in which Ctrl-C and SIGTERM ask to stop after the current step; a second Ctrl-C interrupts at once."""
+    """Context in which Ctrl-C and SIGTERM ask to stop after the current step; a second Ctrl-C interrupts at once.
 
-    def __init__(self, world: World, device: torch.device):
+    seconds: ask to stop after so long as well.
+    """
+
+    def __init__(self, world: World, device: torch.device, seconds: float | None = None):
         self.world, self.device = world, device
+        self.deadline = math.inf if seconds is None else time.monotonic() + seconds
         self.signal = 0
         self._calls = 0
         self._previous: dict[int, object] = {}
@@ -94,12 +106,14 @@ class StopRequest:
         self.signal = number
 
     def agreed(self) -> int:
-        """The signal to stop for, or 0; the same answer in every process, which costs a message: every 8th call."""
+        """The signal to stop for, TIME_UP, or 0; the same answer in every process. That costs a message, so several
+        processes ask each other at every 8th call only."""
+        mine = self.signal or (TIME_UP if time.monotonic() > self.deadline else 0)
         if self.world.size == 1:
-            return self.signal
+            return mine
         self._calls += 1
         if self._calls % 8:
             return 0
-        asked = torch.tensor(self.signal, device=self.device)
+        asked = torch.tensor(mine, device=self.device)
         dist.all_reduce(asked, op=dist.ReduceOp.MAX)
         return int(asked)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minivdm import distributed, pictures, tasks
+from minivdm import build, distributed, pictures, tasks
 from minivdm.checkpoints import write_atomic
 from minivdm.denoiser import Denoiser
 from minivdm.distributed import World
@@ -80,16 +80,13 @@ def look(trainer: Trainer, folder: Path, clips: int = 4, steps: int = 32) -> Non
     """Sample a few clips with the averaged weights (always from the same noise) into previews/, and write held-out
     errors to metrics.jsonl. Uses generators of its own: training goes on as if nobody had looked."""
     cfg, device = trainer.config, trainer.device
-    frames = cfg.phases()[-1].frames
-    data = MovingMNIST(cfg.size, frames, cfg.digits, cfg.speed, cfg.motion, split="test", seed=cfg.data_seed,
-                       device=device)
+    data = build.data(cfg, split="test", device=device)
     row = {"kind": "held_out", "clips": trainer.clips, **held_out(trainer.ema_denoiser, data)}
     append(folder / "metrics.jsonl", row)
-    conditional = bool(trainer.network.config["labels"])
+    conditional = bool(cfg.labels)
     labels = data.clips(torch.arange(clips)).labels if conditional else None
     generator = torch.Generator(device).manual_seed(0)
-    shape = (trainer.network.config["channels"], frames, cfg.size, cfg.size)
-    videos = tasks.generate(trainer.ema_denoiser, labels, count=clips, shape=shape, steps=steps,
+    videos = tasks.generate(trainer.ema_denoiser, labels, count=clips, shape=build.video_shape(cfg), steps=steps,
                             weight=1.0 if conditional else 0.0, generator=generator)
     pictures.save(videos, folder / "previews" / f"clips-{trainer.clips:09d}.png")
 
@@ -110,20 +107,32 @@ def append(path: Path, row: dict[str, Any]) -> None:
         handle.write(json.dumps(row) + "\n")
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    rows = []
+def rows(path: Path) -> list[dict[str, Any]]:
+    """All rows of a metrics file; none if there is no file."""
+    found = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
+            found.append(json.loads(line))
         except json.JSONDecodeError:  # the last line of a run that lost power
             continue
-    return rows
+    return found
+
+
+def mean_by_bin(train_rows: list[dict[str, Any]], share: float = 0.1) -> list[float | None]:
+    """Training loss by bin of log-SNR, averaged over the last `share` of the clips; None where there is nothing."""
+    if not train_rows:
+        return []
+    late = [row for row in train_rows if row["clips"] > (1 - share) * train_rows[-1]["clips"]]
+    counts = np.array([row["count_by_log_snr"] for row in late], dtype=np.float64)  # (rows, bins)
+    losses = np.array([row["loss_by_log_snr"] for row in late], dtype=np.float64)  # None becomes NaN
+    total = np.nansum(losses * counts, axis=0)
+    return [round(float(s / n), 6) if n else None for s, n in zip(total, counts.sum(0), strict=True)]
 
 
 def cut_metrics(path: Path, clips: int) -> None:
     """Drop what was written after `clips` clips: a resumed run goes through it again."""
     if path.exists():
-        kept = [json.dumps(row) + "\n" for row in _rows(path) if row.get("clips", 0) <= clips]
+        kept = [json.dumps(row) + "\n" for row in rows(path) if row.get("clips", 0) <= clips]
         write_atomic(path, "".join(kept).encode())
 
 
@@ -138,9 +147,9 @@ def read_metrics(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     if not path.exists():
         raise FileNotFoundError(f"no metrics of a training run at {path}")
     curves: dict[str, dict[str, np.ndarray]] = {}
-    rows = _rows(path)
+    found = rows(path)
     for kind in ("train", "held_out"):
-        mine = [row for row in rows if row.get("kind") == kind]
+        mine = [row for row in found if row.get("kind") == kind]
         keys = [key for key in (mine[0] if mine else {}) if key != "kind"]
         curves[kind] = {key: np.array([row[key] for row in mine], dtype=np.float64) for key in keys}
     return curves

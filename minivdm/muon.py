@@ -76,7 +76,8 @@ class Muon(torch.optim.Optimizer):
 
 def split(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Parameters of a UNet3D as (for Muon, for AdamW): hidden matrices, and all the rest."""
-    hidden, rest = [], []
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, p in network.named_parameters():
         outside = p.ndim < 2 or name.startswith(("stem", "head")) or "embedding" in name
         (rest if outside else hidden).append(p)

@@ -31,24 +31,29 @@ def filmstrip(videos: torch.Tensor, every: int = 1, zoom: int = 1) -> Image.Imag
     return _sheet(rows, zoom)
 
 
+def check_name(path: str | Path) -> str:
+    """The ending of a picture's file name, .gif or .png. Raises PictureError for any other."""
+    kind = Path(path).suffix.lower()
+    if kind not in (".gif", ".png"):
+        raise PictureError(f"expected a file name ending in .gif or .png, got {str(path)!r}")
+    return kind
+
+
 def save(videos: torch.Tensor, path: str | Path, fps: float = 8.0, zoom: int = 2, columns: int | None = None) -> Path:
     """Write videos (b, c, f, h, w) to `path`: .png = filmstrip, .gif = animation of all clips side by side.
 
     Raises PictureError for another ending.
     """
     path = Path(path)
-    kind = path.suffix.lower()
     buffer = io.BytesIO()
-    if kind == ".png":
+    if check_name(path) == ".png":
         filmstrip(videos, zoom=zoom).save(buffer, "PNG")
-    elif kind == ".gif":
+    else:
         clips = _bytes(videos)  # (b f h w)
         wide = columns or min(len(clips), 8)
         pages = [_sheet([list(frame[i:i + wide]) for i in range(0, len(frame), wide)], zoom)
                  for frame in clips.transpose(0, 1)]
         pages[0].save(buffer, "GIF", save_all=True, append_images=pages[1:], duration=round(1000 / fps), loop=0)
-    else:
-        raise PictureError(f"expected a file name ending in .gif or .png, got {path.name!r}")
     write_atomic(path, buffer.getvalue())
     return path
 

@@ -1,4 +1,4 @@
-"""What a video denoiser is used for. Each task says which frames are known, which denoiser is asked, and how it samples.
+"""What a video denoiser is used for. A task says which frames are known, which denoiser is asked, and how it samples.
 
 So far: `generate`, videos from labels alone.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from minivdm import samplers
 from minivdm.denoiser import Denoiser
+from minivdm.guidance import classifier_free
 
 
 def multi_hot(digits: list[int] | tuple[int, ...], n: int = 10) -> Tensor:
@@ -33,18 +34,7 @@ def guided(denoise: Denoiser, labels: Tensor | None, weight: float) -> Any:
         return denoise.given(None)
     if weight == 0:
         return denoise.given(labels)
-    return _Guided(denoise.given(labels), denoise.given(None), weight)
-
-
-class _Guided:
-    """x_hat = (1 + w) x_hat(z, c) - w x_hat(z): VDM eq 6, linear in eps and therefore the same in x_hat."""
-
-    def __init__(self, conditional: Any, unconditional: Any, weight: float):
-        self.conditional, self.unconditional, self.weight = conditional, unconditional, weight
-        self.schedule = conditional.schedule
-
-    def __call__(self, z: Tensor, t: Any) -> Tensor:
-        return torch.lerp(self.unconditional(z, t), self.conditional(z, t), 1 + self.weight)
+    return classifier_free(denoise.given(labels), denoise.given(None), weight)
 
 
 @torch.no_grad()

@@ -19,13 +19,12 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from minivdm import checkpoints, configs, distributed, monitor, muon
+from minivdm import build, checkpoints, configs, distributed, monitor, muon
 from minivdm.configs import Phase, TrainConfig
 from minivdm.denoiser import Denoiser, stratified_times
 from minivdm.distributed import World
 from minivdm.moving_mnist import MovingMNIST
-from minivdm.schedules import CosineSchedule
-from minivdm.unet3d import UNet3D, joint_frame_mask
+from minivdm.unet3d import joint_frame_mask
 
 
 class RunFolderError(ValueError):
@@ -36,20 +35,8 @@ class ConfigurationMismatch(ValueError):
     """A run is to be continued with another configuration than it was started with."""
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(FloatingPointError):
     """The loss or the gradient is no longer a finite number."""
-
-
-def build_network(config: TrainConfig) -> UNet3D:
-    """The untrained network of a run; the same seed gives the same weights, and the global seed is left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return UNet3D(**config.network)
-
-
-def build_schedule(config: TrainConfig) -> CosineSchedule:
-    """The noise schedule of a run."""
-    return CosineSchedule(config.log_snr_min, config.log_snr_max, config.shift)
 
 
 class Trainer:
@@ -58,16 +45,16 @@ class Trainer:
     device: where to train. world: which share of each batch this process takes. Raises ConfigError.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device | str = "cpu", world: World = World()):
+    def __init__(self, config: TrainConfig, device: torch.device | str = "cpu", world: World = distributed.ALONE):
         self.config, self.device, self.world = config, torch.device(device), world
         if uneven := [phase.batch for phase in config.phases() if phase.batch % world.size]:
             raise configs.ConfigError(f"batch: expected multiples of the {world.size} processes, got {uneven}")
-        self.network = build_network(config).to(self.device)
+        self.network = build.network(config).to(self.device)
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.schedule = build_schedule(config)
+        self.schedule = build.schedule(config)
         self.denoiser = Denoiser(self._wrapped(), self.schedule, target=config.target)
         self.ema_denoiser = Denoiser(self.ema, self.schedule, target=config.target)
-        self.params = list(self.network.parameters())
+        self.params: list[Tensor] = list(self.network.parameters())
         self.optimizers = self._optimizers()
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.tally = monitor.Tally(self.device)
@@ -123,9 +110,7 @@ class Trainer:
         the mask keeps every still to itself.
         """
         if phase.frames not in self._data:
-            cfg = self.config
-            self._data[phase.frames] = MovingMNIST(cfg.size, phase.frames, cfg.digits, cfg.speed, cfg.motion,
-                                                   seed=cfg.data_seed, device=self.device)
+            self._data[phase.frames] = build.data(self.config, phase.frames, device=self.device)
         data, share, stills = self._data[phase.frames], phase.batch // self.world.size, self.config.images
         index = self.clips + self.world.rank * share + torch.arange(share)
         clips = data.clips(index)
@@ -136,7 +121,7 @@ class Trainer:
             labels = torch.cat([repeat(labels, "b n -> b f n", f=phase.frames),
                                 rearrange(classes, "(b k) n -> b k n", k=stills)], dim=1)
             mask = joint_frame_mask(phase.frames, stills, self.device)
-        return video, labels if self.network.config["labels"] else None, mask
+        return video, labels if self.config.labels else None, mask
 
     def draw(self, phase: Phase, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
         """Times (b,), noise (b c f h w) and which labels to keep (b,), drawn for all processes alike, then cut.
@@ -170,8 +155,8 @@ class Trainer:
 
     def load(self, tensors: dict[str, Tensor], clips: int, steps: int) -> None:
         """Inverse of `tensors`. Raises DamagedCheckpoint where they do not fit this network or optimizer."""
-        load_weights(self.network, tensors, "weights.")
-        load_weights(self.ema, tensors, "ema.")
+        checkpoints.load_weights(self.network, tensors, "weights.")
+        checkpoints.load_weights(self.ema, tensors, "ema.")
         for k, optimizer in enumerate(self.optimizers):
             params = [p for group in optimizer.param_groups for p in group["params"]]
             entries: dict[int, dict[str, Tensor]] = {}
@@ -191,20 +176,6 @@ class Trainer:
             self.generator.manual_seed(self.config.seed + steps)
         self.tally.sums.copy_(tensors["tally"])
         self.clips, self.steps = clips, steps
-
-
-def load_weights(network: nn.Module, tensors: dict[str, Tensor], prefix: str = "") -> None:
-    """Copy tensors named `prefix + parameter` into the network. Raises DamagedCheckpoint naming what does not fit."""
-    own = network.state_dict()
-    given = {key[len(prefix):]: value for key, value in tensors.items() if key.startswith(prefix)}
-    wrong = [f"{name}: expected {tuple(own[name].shape)}, got "
-             f"{tuple(given[name].shape) if name in given else 'nothing'}"
-             for name in own if name not in given or given[name].shape != own[name].shape]
-    wrong += [f"{name}: not in this network" for name in given if name not in own]
-    if wrong:
-        raise checkpoints.DamagedCheckpoint(
-            f"the weights do not fit the network ({len(wrong)} tensors): " + "; ".join(wrong[:4]))
-    network.load_state_dict(given)
 
 
 class Run:
@@ -259,7 +230,8 @@ class Run:
         bar = tqdm(total=cfg.clips, initial=trainer.clips, unit="clip", disable=not (progress and first),
                    mininterval=30.0 if quiet else 0.5, dynamic_ncols=not quiet, smoothing=0.05)
         started, before = time.monotonic(), self.seconds
-        with bar, distributed.StopRequest(trainer.world, trainer.device) as stop:
+        seconds = None if minutes is None else 60 * minutes
+        with bar, distributed.StopRequest(trainer.world, trainer.device, seconds) as stop:
             while trainer.clips < cfg.clips:
                 last = trainer.clips
                 trainer.step()
@@ -278,11 +250,10 @@ class Run:
                 if passed(cfg.preview_every) and first:
                     monitor.look(trainer, self.folder)
                 ending = stop.agreed()
-                late = minutes is not None and time.monotonic() - started > 60 * minutes and trainer.world.size == 1
-                if passed(cfg.save_every) or ending or late:
+                if passed(cfg.save_every) or ending:
                     self.save()
-                if ending or late:
-                    return ending
+                if ending:
+                    return 0 if ending == distributed.TIME_UP else ending
         self.save()
         return 0
 
@@ -302,7 +273,7 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, init: str
     """Train `config` into the folder `out`; returns the run and the signal that ended it (0: none).
 
     resume: continue what `out` holds, bit for bit; an empty folder starts afresh. reconfigure: continue with this
-    configuration although another one started the run. init: weights to start from (file, or name of shipped ones).
+    configuration although another one started the run. init: file of weights, or folder of a run, to start from.
     minutes: stop (and save) after so long. Raises RunFolderError, ConfigurationMismatch, DamagedCheckpoint,
     TrainingDiverged, ConfigError.
     """
@@ -318,11 +289,10 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, init: str
         if resume:
             say(f"nothing to continue in {folder}: starting")
         if init is not None:
-            from minivdm import pretrained
-
+            weights = checkpoints.read_weights(init)[0]
             for network in (run.trainer.network, run.trainer.ema):
-                load_weights(network, pretrained.read(init)[0])
-            run.history[0]["init"] = Path(init).name
+                checkpoints.load_weights(network, weights)
+            run.history[0]["init"] = Path(init).stem
     if world.first:
         checkpoints.write_json(folder / "config.json", config.to_dict())
     ending = run.loop(minutes, progress)
