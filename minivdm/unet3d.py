@@ -294,7 +294,8 @@ class UNet3D(nn.Module):
         # log-SNR spans about [-20, 20]; periods from 2 pi * 1/4 to 2 pi * 16 resolve it finely and cover it once.
         frequency = 4.0 * 64.0 ** -torch.linspace(0, 1, half, device=log_snr.device)
         angle = log_snr.float().expand(batch)[:, None] * frequency
-        emb = self.noise_embedding(torch.cat((angle.sin(), angle.cos()), dim=-1))
+        dtype = self.stem.weight.dtype
+        emb = self.noise_embedding(torch.cat((angle.sin(), angle.cos()), dim=-1).to(dtype))
         emb = repeat(emb, "b e -> b f e", f=frames)
         if labels is not None:
             if self.label_embedding is None:
@@ -307,7 +308,7 @@ class UNet3D(nn.Module):
                     f"{self.config['labels']}), got {tuple(labels.shape)}"
                 )
             # No bias: the all-zero vector, "nothing said", is the unconditional model of classifier-free guidance.
-            emb = emb + self.label_embedding(labels.float())
+            emb = emb + self.label_embedding(labels.to(dtype))
         return F.silu(rearrange(emb, "b f e -> (b f) e"))
 
     def check(self, z: Tensor, log_snr: Tensor, frame_mask: Tensor | None) -> Tensor | None:
