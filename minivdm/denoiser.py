@@ -19,7 +19,7 @@ a target is, as far as the loss goes, the choice of a weight (Salimans & Ho 2022
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,16 @@ from minivdm.schedules import Schedule, as_time
 
 TARGETS = ("x", "eps", "v", "score", "edm")
 WEIGHTINGS = (*TARGETS, "truncated_snr", "min_snr", "elbo")
+
+
+class Denoise(Protocol):
+    """What samplers and guidance ask of a denoiser: (z, t) -> x_hat, and the schedule under which z was
+    noised.
+    """
+
+    schedule: Schedule
+
+    def __call__(self, z: Tensor, t: Any, /) -> Tensor: ...
 
 
 class Preconditioning(NamedTuple):

@@ -100,7 +100,8 @@ def diffuse(
     return expand(schedule.alpha(t), x) * x + expand(schedule.sigma(t), x) * noise
 
 
-def _ordered(s: Tensor | float, t: Tensor | float) -> tuple[Tensor, Tensor]:
+def ordered(s: Tensor | float, t: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Two times in float64; ValueError unless s < t everywhere."""
     s, t = as_time(s), as_time(t)
     if t.device.type == "cpu" and s.device.type == "cpu" and not bool((s < t).all()):
         raise ValueError(f"expected s < t (s is the cleaner time), got s={s.tolist()} and t={t.tolist()}")
@@ -113,7 +114,7 @@ def transition(s: Tensor | float, t: Tensor | float, schedule: Schedule) -> Tran
     sigma_{t|s}^2 = (1 - e^{lambda_t - lambda_s}) sigma_t^2. Both results have the shape of the times, in
     float64.
     """
-    s, t = _ordered(s, t)
+    s, t = ordered(s, t)
     fresh = -torch.expm1(schedule.log_snr(t) - schedule.log_snr(s))  # 1 - e^{lambda_t - lambda_s}
     return Transition(schedule.alpha(t) / schedule.alpha(s), fresh * schedule.sigma(t) ** 2)
 
@@ -124,7 +125,7 @@ def posterior(z: Tensor, x: Tensor, s: Tensor | float, t: Tensor | float, schedu
     mean = e^{lambda_t - lambda_s} (alpha_s / alpha_t) z_t + (1 - e^{lambda_t - lambda_s}) alpha_s x,
     variance = (1 - e^{lambda_t - lambda_s}) sigma_s^2 (shape of the times, float64).
     """
-    s, t = _ordered(s, t)
+    s, t = ordered(s, t)
     _same_shape(z, x, "x")
     change = schedule.log_snr(t) - schedule.log_snr(s)  # negative: the SNR falls from s to t
     kept, fresh = change.exp(), -torch.expm1(change)

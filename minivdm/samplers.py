@@ -3,34 +3,84 @@ r"""Samplers: a step takes a denoiser and z_t to z_s, and one loop takes any ste
 A step is a function `(denoise, z, t, s, generator=None) -> z_s` with s < t. Its options are bound beforehand:
 `functools.partial(ddim_step, eta=1.0)`. The denoiser is any function (z, t) -> x_hat that carries a
 `.schedule`, trained, guided or exact.
+
+The random steps draw from a Gaussian that `<name>_law` returns as a formula; `minivdm.propagate` feeds on
+those laws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from minivdm.gaussian import eps_from_x, expand, noise_like, posterior, transition
-from minivdm.schedules import Schedule, as_time
+from minivdm.denoiser import Denoise
+from minivdm.gaussian import (
+    Gaussian,
+    diffuse,
+    eps_from_x,
+    expand,
+    noise_like,
+    ordered,
+    posterior,
+    score_from_x,
+    transition,
+)
+from minivdm.ode import DPMSolverPlusPlus2M, angular_ddim_step, euler_step, heun_step
+from minivdm.schedules import Schedule
+from minivdm.time_grids import as_grid, karras, uniform_in_log_snr, uniform_in_t
 
-
-class Denoise(Protocol):
-    """(z, t) -> x_hat, with the schedule under which z was noised."""
-
-    schedule: Schedule
-
-    def __call__(self, z: Tensor, t: Any, /) -> Tensor: ...
-
+__all__ = [
+    "Denoise",
+    "DPMSolverPlusPlus2M",
+    "ancestral_law",
+    "ancestral_step",
+    "angular_ddim_step",
+    "as_grid",
+    "ddim_law",
+    "ddim_step",
+    "draw",
+    "euler_step",
+    "heun_step",
+    "invert",
+    "karras",
+    "langevin_law",
+    "langevin_step",
+    "reverse_sde_law",
+    "reverse_sde_step",
+    "sample",
+    "sdedit",
+    "uniform_in_log_snr",
+    "uniform_in_t",
+]
 
 Step = Callable[..., Tensor]
 Grid = Callable[[int, Schedule], Tensor]
 
 
-# ---- steps -------------------------------------------------------------------------------------------------
+# ---- random steps: a Gaussian whose mean is a function of z ------------------------------------------------
+
+
+def draw(law: Gaussian, generator: torch.Generator | None = None) -> Tensor:
+    """mean + sqrt(variance) eps."""
+    return law.mean + expand(law.variance.sqrt(), law.mean) * noise_like(law.mean, generator)
+
+
+def ancestral_law(
+    denoise: Denoise, z: Tensor, t: Tensor | float, s: Tensor | float, gamma: float = 0.0
+) -> Gaussian:
+    """N(posterior mean given x_hat, (posterior variance)^{1 - gamma} (sigma_{t|s}^2)^gamma) (VDM eq 4).
+
+    gamma in [0, 1] interpolates, in the logarithm, between the smallest and the largest sensible variance.
+    """
+    if not 0 <= gamma <= 1:
+        raise ValueError(f"expected gamma in [0, 1], got {gamma}")
+    mean, smallest = posterior(z, denoise(z, t), s, t, denoise.schedule)
+    largest = transition(s, t, denoise.schedule).variance
+    return Gaussian(mean, smallest ** (1 - gamma) * largest**gamma)
 
 
 def ancestral_step(
@@ -41,16 +91,24 @@ def ancestral_step(
     gamma: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """z_s ~ N(posterior mean given x_hat, (posterior variance)^{1-gamma} (sigma_{t|s}^2)^gamma) (VDM eq 4).
+    """A draw from `ancestral_law` (VDM eq 4; Ho et al. 2020, algorithm 2)."""
+    return draw(ancestral_law(denoise, z, t, s, gamma), generator)
 
-    gamma in [0, 1] interpolates, in the logarithm, between the smallest and the largest sensible variance.
+
+def ddim_law(denoise: Denoise, z: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 0.0) -> Gaussian:
+    """N(alpha_s x_hat + sqrt(sigma_s^2 - fresh) eps_hat, fresh), with fresh = eta^2 x the posterior variance.
+
+    Song, Meng & Ermon 2020, "Denoising diffusion implicit models", eqs 12 and 16. eta = 0 keeps the predicted
+    noise and is deterministic; eta = 1 is `ancestral_law` with gamma = 0.
     """
-    if not 0 <= gamma <= 1:
-        raise ValueError(f"expected gamma in [0, 1], got {gamma}")
-    mean, smallest = posterior(z, denoise(z, t), s, t, denoise.schedule)
-    largest = transition(s, t, denoise.schedule).variance
-    std = (smallest ** (1 - gamma) * largest**gamma).sqrt()
-    return mean + expand(std, z) * noise_like(z, generator)
+    if not 0 <= eta <= 1:
+        raise ValueError(f"expected eta in [0, 1], got {eta}")
+    schedule = denoise.schedule
+    x_hat = denoise(z, t)
+    eps_hat = eps_from_x(z, x_hat, schedule.alpha(t), schedule.sigma(t))
+    fresh = eta**2 * posterior(z, x_hat, s, t, schedule).variance
+    kept = (schedule.sigma(s) ** 2 - fresh).clamp(min=0).sqrt()
+    return Gaussian(expand(schedule.alpha(s), z) * x_hat + expand(kept, z) * eps_hat, fresh)
 
 
 def ddim_step(
@@ -61,38 +119,63 @@ def ddim_step(
     eta: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """z_s = alpha_s x_hat + sqrt(sigma_s^2 - fresh^2) eps_hat + fresh eps, fresh = eta x posterior std.
+    """A draw from `ddim_law`; without randomness where eta = 0."""
+    law = ddim_law(denoise, z, t, s, eta)
+    return law.mean if eta == 0 else draw(law, generator)
 
-    Song, Meng & Ermon 2020, "Denoising diffusion implicit models", eqs 12 and 16. eta = 0 keeps the predicted
-    noise and is deterministic; eta = 1 is `ancestral_step` with gamma = 0.
+
+def reverse_sde_law(denoise: Denoise, z: Tensor, t: Tensor | float, s: Tensor | float) -> Gaussian:
+    """Euler-Maruyama on dz = (f z - g^2 score) dt + g dw, backwards from t to s (Anderson 1982; Song et al.
+    2021, eq 6).
+
+    Explicit, hence unstable where (t - s) g^2 exceeds about 2 sigma^2, as it does next to t = 1 on a cosine
+    schedule with a low log_snr_min: start the grid a little below 1 there.
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"expected eta in [0, 1], got {eta}")
     schedule = denoise.schedule
-    x_hat = denoise(z, t)
-    fresh = eta * posterior(z, x_hat, s, t, schedule).variance.sqrt()
-    eps_hat = eps_from_x(z, x_hat, schedule.alpha(t), schedule.sigma(t))
-    kept = (schedule.sigma(s) ** 2 - fresh**2).clamp(min=0).sqrt()
-    z_s = expand(schedule.alpha(s), z) * x_hat + expand(kept, z) * eps_hat
-    return z_s if eta == 0 else z_s + expand(fresh, z) * noise_like(z, generator)
+    s, t = ordered(s, t)
+    f, g2 = schedule.drift(t), schedule.diffusion(t) ** 2
+    score = score_from_x(z, denoise(z, t), schedule.alpha(t), schedule.sigma(t))
+    mean = z - expand((t - s) * f, z) * z + expand((t - s) * g2, z) * score
+    return Gaussian(mean, (t - s) * g2)
 
 
-# ---- time grids: (steps, schedule) -> times (steps + 1,), from 1 down to 0 ---------------------------------
+def reverse_sde_step(
+    denoise: Denoise,
+    z: Tensor,
+    t: Tensor | float,
+    s: Tensor | float,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """A draw from `reverse_sde_law`."""
+    return draw(reverse_sde_law(denoise, z, t, s), generator)
 
 
-def uniform_in_t(steps: int, schedule: Schedule) -> Tensor:
-    """Equal steps of t from 1 to 0, float64."""
-    return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-
-
-def as_grid(times: Tensor | Sequence[float]) -> Tensor:
-    """Times as a float64 tensor on the CPU; ValueError unless there are two or more and they strictly
-    decrease.
+def langevin_law(denoise: Denoise, z: Tensor, t: Tensor | float, delta: float = 0.1) -> Gaussian:
+    """N(z - (1/2) delta sigma_t eps_hat(z), delta sigma_t^2): stays at t, and pulls towards q_t (VDM eq
+    5).
     """
-    times = as_time(torch.as_tensor(times).cpu())
-    if times.ndim != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
-        raise ValueError(f"expected a strictly decreasing grid of two times or more, got {times.tolist()}")
-    return times
+    if not delta > 0:
+        raise ValueError(f"expected a Langevin step size delta > 0, got {delta}")
+    alpha, sigma = denoise.schedule.alpha(t), denoise.schedule.sigma(t)
+    eps_hat = eps_from_x(z, denoise(z, t), alpha, sigma)
+    return Gaussian(z - expand(delta * sigma / 2, z) * eps_hat, delta * sigma**2)
+
+
+def langevin_step(
+    denoise: Denoise,
+    z: Tensor,
+    t: Tensor | float,
+    delta: float = 0.1,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """A draw from `langevin_law`: the corrector of predictor-corrector sampling (`sample(corrector=...)`)."""
+    return draw(langevin_law(denoise, z, t, delta), generator)
+
+
+def _count(steps: int | None) -> int:
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"expected at least one step, got steps={steps}")
+    return steps
 
 
 # ---- the loop ----------------------------------------------------------------------------------------------
@@ -105,6 +188,7 @@ def sample(
     steps: int | None = None,
     step: Step = ddim_step,
     project: Callable[[Tensor, Tensor], Tensor] | None = None,
+    corrector: Callable[..., Tensor] | None = None,
     grid: Grid | Tensor | Sequence[float] = uniform_in_t,
     callback: Callable[[Tensor, Tensor], object] | None = None,
     progress: bool = False,
@@ -119,6 +203,9 @@ def sample(
     -> z_s`.
     project: `(z, t) -> z`, applied at the first level and at each level just reached: replacement enters
     here.
+    corrector: `(denoise, z, t, generator=) -> z`, applied after each step but the last at the level just
+    reached, and
+        followed by `project` again: `langevin_step` makes it predictor-corrector sampling.
     grid: a function (steps, schedule) -> times, or the decreasing times themselves, in [0, 1].
     callback: called as `(z, t)` after each step.
 
@@ -129,9 +216,7 @@ def sample(
     if schedule is None:
         raise TypeError("expected a denoiser that carries its noise schedule as .schedule, got one without")
     if callable(grid):
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"expected at least one step, got steps={steps}")
-        grid = grid(steps, schedule)
+        grid = grid(_count(steps), schedule)
     times = as_grid(grid)
     if steps not in (None, len(times) - 1):
         raise ValueError(f"expected a grid of {steps} steps, got one of {len(times) - 1}")
@@ -141,6 +226,59 @@ def sample(
         z = denoise(z, t) if s == 0 else step(denoise, z, t, s, generator=generator)
         if project is not None:
             z = project(z, s)
+        if corrector is not None and s > 0:
+            z = corrector(denoise, z, s, generator=generator)
+            z = z if project is None else project(z, s)
         if callback is not None:
             callback(z, s)
     return z
+
+
+# ---- starting from data ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def invert(
+    denoise: Denoise,
+    x: Tensor,
+    steps: int | None = None,
+    grid: Grid | Tensor | Sequence[float] = uniform_in_t,
+    refinements: int = 0,
+) -> Tensor:
+    """The noise from which DDIM makes x: its update run from s to t (Song, Meng & Ermon 2020, section 4.3).
+
+    x: clean data, batch first. steps, grid: as in `sample`, with the same meaning; the result is z at grid's
+    first time. Each step takes x_hat and eps_hat where it starts, DDIM would take them where it ends: an
+    error that shrinks with the step. `refinements` fixed-point iterations, one denoiser call each, remove it:
+    z_t <- z_t + (z_s - ddim(z_t)).
+    """
+    schedule = denoise.schedule
+    times = as_grid(grid(_count(steps), schedule) if callable(grid) else grid).flip(0)
+    z = x
+    for s, t in zip(times[:-1], times[1:], strict=True):
+        start = s.clamp(min=schedule.t_min)
+        x_hat = denoise(z, start)
+        eps_hat = eps_from_x(z, x_hat, schedule.alpha(start), schedule.sigma(start))
+        z_t = expand(schedule.alpha(t), z) * x_hat + expand(schedule.sigma(t), z) * eps_hat
+        for _ in range(refinements):
+            z_t = z_t + z - (denoise(z_t, t) if s == 0 else ddim_step(denoise, z_t, t, s))
+        z = z_t
+    return z
+
+
+def sdedit(
+    denoise: Denoise,
+    x: Tensor,
+    t: float,
+    steps: int,
+    step: Step = ddim_step,
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> Tensor:
+    """Noises x to an intermediate time t and denoises it from there (Meng et al. 2022, "SDEdit").
+
+    The larger t, the more of x is made anew. options: as for `sample`.
+    """
+    times = torch.linspace(float(t), 0, _count(steps) + 1, dtype=torch.float64)
+    z = diffuse(x, times[0], denoise.schedule, generator=generator)
+    return sample(denoise, z, step=step, grid=times, generator=generator, **options)

@@ -169,3 +169,57 @@ class LinearSchedule(Schedule):
 
     def diffusion(self, t: Tensor | float) -> Tensor:
         return self.beta(t).sqrt()
+
+
+class SubVPSchedule(LinearSchedule):
+    """Sub-variance-preserving: alpha of the linear schedule, sigma = 1 - alpha^2 (Song et al. 2021, eqs 13
+    and 29).
+
+    Its noise is at every time at most that of the linear schedule; g^2 = beta (1 - alpha^4).
+    """
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        return -torch.expm1(2 * self._log_alpha(t))
+
+    def time(self, log_snr: Tensor | float) -> Tensor:
+        # sigma / alpha = (1 - alpha^2) / alpha = r, hence alpha = (sqrt(r^2 + 4) - r) / 2 = exp(-arsinh(r /
+        # 2)).
+        ratio = torch.exp(-torch.as_tensor(log_snr, dtype=torch.float64) / 2)
+        return self._time_of_log_alpha(-torch.asinh(ratio / 2))
+
+    def diffusion(self, t: Tensor | float) -> Tensor:
+        return (-self.beta(t) * torch.expm1(4 * self._log_alpha(t))).sqrt()
+
+
+class VESchedule(Schedule):
+    """Variance exploding: alpha = 1, sigma_t = sigma_min (sigma_max / sigma_min)^t (Song et al. 2021, eqs 9
+    and 30).
+
+    f = 0 and g = sigma_t sqrt(2 log(sigma_max / sigma_min)). Latents at t = 1 have standard deviation
+    sigma_max.
+    """
+
+    def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0) -> None:
+        if not (0 < sigma_min < sigma_max < math.inf):
+            raise ValueError(f"expected 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+        self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
+        self._growth = math.log(self.sigma_max / self.sigma_min)  # d log sigma / dt
+
+    def alpha(self, t: Tensor | float) -> Tensor:
+        return torch.ones_like(as_time(t))
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        return self.sigma_min * torch.exp(as_time(t) * self._growth)
+
+    def log_snr(self, t: Tensor | float) -> Tensor:
+        return -2 * self.sigma(t).log()
+
+    def time(self, log_snr: Tensor | float) -> Tensor:
+        log_sigma = -torch.as_tensor(log_snr, dtype=torch.float64) / 2
+        return (log_sigma - math.log(self.sigma_min)) / self._growth
+
+    def drift(self, t: Tensor | float) -> Tensor:
+        return torch.zeros_like(as_time(t))
+
+    def diffusion(self, t: Tensor | float) -> Tensor:
+        return self.sigma(t) * math.sqrt(2 * self._growth)

@@ -1,0 +1,147 @@
+r"""How probable a model thinks data are: exactly by the probability-flow ODE, from below by the variational
+bound.
+
+Both are in nats per sample; divide by the number of values for nats per dimension, and by log 2 for bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from minivdm.denoiser import Denoise, loss_weight, stratified_times
+from minivdm.gaussian import diffuse, expand, noise_like
+from minivdm.ode import velocity
+from minivdm.samplers import Grid
+from minivdm.time_grids import as_grid, uniform_in_log_snr
+
+Divergence = Callable[[Callable[[Tensor], Tensor], Tensor], tuple[Tensor, Tensor]]
+
+
+def exact_divergence(field: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    """field(z) and the trace of its Jacobian per sample (b,), by one backward pass for every value of a
+    sample.
+    """
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        value = field(z)
+        flat = value.flatten(1)
+        trace = torch.zeros(len(z), dtype=z.dtype, device=z.device)
+        for i in range(flat.shape[1]):
+            (row,) = torch.autograd.grad(flat[:, i].sum(), z, retain_graph=True)
+            trace = trace + row.flatten(1)[:, i]
+    return value.detach(), trace
+
+
+def hutchinson_divergence(probes: Tensor) -> Divergence:
+    """field(z) and an unbiased estimate of the trace, E[e^T J e] over signs e (Hutchinson 1990; Grathwohl et
+    al. 2019).
+
+    probes: (k, *z.shape) of random +1 and -1, one backward pass each. They are kept for the whole path, so
+    that the solver follows one smooth function.
+    """
+
+    def divergence(field: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            value = field(z)
+            trace = torch.zeros(len(z), dtype=z.dtype, device=z.device)
+            for e in probes:
+                (product,) = torch.autograd.grad((value * e).sum(), z, retain_graph=True)
+                trace = trace + (product * e).flatten(1).sum(1) / len(probes)
+        return value.detach(), trace
+
+    return divergence
+
+
+def signs_like(z: Tensor, probes: int, generator: torch.Generator | None = None) -> Tensor:
+    """(probes, *z.shape) of independent +1 and -1."""
+    device = z.device if generator is None else generator.device
+    bits = torch.randint(0, 2, (probes, *z.shape), generator=generator, device=device)
+    return (2 * bits - 1).to(z)
+
+
+def normal_log_prob(z: Tensor, std: Tensor | float = 1.0) -> Tensor:
+    """log N(z; 0, std^2 I) per sample, (b,)."""
+    z = z.flatten(1) / torch.as_tensor(std).to(z)
+    return -(z**2).sum(1) / 2 - z.shape[1] * (math.log(2 * math.pi) / 2 + torch.as_tensor(std).log().to(z))
+
+
+def log_likelihood(
+    denoise: Denoise,
+    x: Tensor,
+    steps: int | None = 200,
+    grid: Grid | Tensor | Sequence[float] = uniform_in_log_snr,
+    probes: int = 0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """log p(x) in nats, (b,), by the instantaneous change of variables (Chen et al. 2018; Song et al. 2021,
+    eq 39).
+
+    log p_0(z_0) = log p_1(z_1) + integral over t of div(dz/dt), both integrated from t_min to 1 by Heun's
+    method.
+    probes: 0 for the exact trace, else the number of Hutchinson's random signs. steps, grid: as in `sample`.
+    The prior p_1 is N(0, (alpha^2 + sigma^2) I) where variance is preserved, N(0, sigma^2 I) where it
+    explodes.
+    """
+    schedule = denoise.schedule
+    if callable(grid):
+        if not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"expected at least one step, got steps={steps}")
+        grid = grid(steps, schedule)
+    times = as_grid(grid).flip(0).clamp(min=schedule.t_min)
+    divergence = hutchinson_divergence(signs_like(x, probes, generator)) if probes else exact_divergence
+
+    z, change = x, torch.zeros(len(x), dtype=x.dtype, device=x.device)
+    for s, t in zip(times[:-1], times[1:], strict=True):
+        dt = expand(t - s, z)
+        start, start_trace = divergence(lambda z, s=s: velocity(denoise, z, s), z)  # type: ignore[misc]
+        end, end_trace = divergence(lambda z, t=t: velocity(denoise, z, t), z + dt * start)  # type: ignore[misc]
+        z = z + dt * (start + end) / 2
+        change = change + dt * (start_trace + end_trace) / 2
+    std = schedule.sigma(1.0) if bool(schedule.alpha(1.0) == 1) else 1.0
+    return normal_log_prob(z, std) + change
+
+
+class Bound(NamedTuple):
+    """-log p(x) <= total, per sample (b,), in nats; `standard_error` of the Monte Carlo mean in it."""
+
+    total: Tensor
+    standard_error: Tensor
+    prior: Tensor
+    diffusion: Tensor
+    reconstruction: Tensor
+
+
+@torch.no_grad()
+def variational_bound(
+    denoise: Denoise, x: Tensor, draws: int = 64, generator: torch.Generator | None = None
+) -> Bound:
+    """The continuous-time bound of a variance-preserving model (Kingma et al. 2021, eqs 11-18).
+
+    prior: KL(q(z_1 | x) || N(0, I)). diffusion: -(1/2) E[(dlambda/dt) e^lambda ||x - x_hat||^2] over uniform
+    t and eps, estimated from `draws` stratified times per sample. reconstruction: -E log p(x | z_0), p(x |
+    z_0) being Gaussian around z_0 / alpha_0 with the variance of the noise in it.
+    """
+    schedule = denoise.schedule
+    d = x[0].numel()
+    start, end = torch.tensor(schedule.t_min, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
+    alpha2, sigma2 = schedule.alpha(end) ** 2, schedule.sigma(end) ** 2
+    prior = (alpha2.to(x) * x.flatten(1) ** 2).sum(1) / 2 + (d * (sigma2 - 1 - sigma2.log()) / 2).to(x)
+    reconstruction = d * (1 + math.log(2 * math.pi) - schedule.log_snr(start)) / 2
+
+    terms = []
+    for _ in range(draws):
+        t = stratified_times(len(x), schedule, generator)
+        t = t[torch.randperm(len(x), generator=generator, device=t.device)]  # no sample keeps a stratum of its own
+        z = diffuse(x, t, schedule, noise_like(x, generator))
+        error = (x - denoise(z, t)).square().flatten(1).sum(1)
+        terms.append(loss_weight("elbo", t, schedule).to(error) * error)
+    diffusion = torch.stack(terms)  # (draws, b)
+    mean, standard_error = diffusion.mean(0), diffusion.std(0) / math.sqrt(draws)
+    reconstruction = reconstruction.to(x).expand(len(x))
+    return Bound(prior + mean + reconstruction, standard_error, prior, mean, reconstruction)

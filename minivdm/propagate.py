@@ -1,0 +1,138 @@
+r"""What a sampler returns, exactly: mean and covariance through every step, where everything is linear.
+
+On a `GaussianVideo` each denoiser, guidance and step is affine in (x^a, z), x^a being the observed frames.
+The joint law of (x^a, z_t) then stays Gaussian from noise to sample, and two moments say all of it, with no
+Monte Carlo error. The matrices are not written down anywhere: an affine map is known from its values at 0 and
+at the unit vectors, so the same functions that sample videos are asked for those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minivdm.denoiser import Denoise
+from minivdm.exact import GaussianVideo, Law
+from minivdm.gaussian import Gaussian
+from minivdm.samplers import Grid, ancestral_law
+from minivdm.schedules import Schedule
+from minivdm.time_grids import as_grid, uniform_in_t
+
+
+def push(law: Law, mean: Callable[[Tensor], Tensor], variance: Tensor) -> Law:
+    """The law of mean(u) + sqrt(variance) eps for u ~ law.
+
+    mean: (n, d) -> (n, d), affine in each row. variance: (d,). The law's mean m and covariance C become
+    A m + c and A C A^T + diag(variance).
+    """
+    d = len(law.mean)
+    offset = mean(torch.zeros(1, d, dtype=torch.float64))  # c
+    matrix = (mean(torch.eye(d, dtype=torch.float64)) - offset).T  # A
+    return Law(matrix @ law.mean + offset[0], matrix @ law.covariance @ matrix.T + torch.diag(variance))
+
+
+class Propagation:
+    """The joint law of (x^a, z), stacked and flattened, while a sampler walks z from noise to x.
+
+    video: the world. schedule: the noise. frames: indices of the observed frames x^a; none for unconditional
+    sampling.
+    condition: x^a (n, 1, a, h, w) -> the denoiser to sample with, e.g.
+    `lambda x_a: reconstruction(video.denoiser(schedule), x_a, weight=2)`.
+    """
+
+    def __init__(
+        self,
+        video: GaussianVideo,
+        schedule: Schedule,
+        condition: Callable[[Tensor], Denoise],
+        frames: Sequence[int] = (),
+    ) -> None:
+        self.video, self.schedule, self.condition = video, schedule, condition
+        self.places = torch.arange(len(video.covariance)).reshape(video.shape)[:, list(frames)].flatten()
+        self.a = len(self.places)
+
+    def start(self, t: Tensor | float) -> Law:
+        """x^a ~ the video's own law, z ~ N(0, (alpha^2 + sigma^2) I) independent of it, flattened into one
+        vector.
+
+        That is the standard normal where variance is preserved, and what `samplers.sample` is started from.
+        """
+        a, d = self.a, len(self.video.covariance)
+        mean = torch.zeros(a + d, dtype=torch.float64)
+        mean[:a] = self.video.mean[self.places]
+        covariance = torch.zeros(a + d, a + d, dtype=torch.float64)
+        covariance[:a, :a] = self.video.covariance[self.places][:, self.places]
+        variance = self.schedule.sigma(t) ** 2 if bool(self.schedule.alpha(t) == 1) else 1.0
+        covariance[a:, a:] = variance * torch.eye(d, dtype=torch.float64)
+        return Law(mean, covariance)
+
+    def step(self, law: Law, z_law: Callable[[Denoise, Tensor], Gaussian]) -> Law:
+        """After a step given as (denoise, z) -> Gaussian; x^a stays as it is."""
+        variance = torch.zeros(len(law.mean), dtype=torch.float64)
+
+        def mean(u: Tensor) -> Tensor:
+            x_a, z = self._parts(u)
+            after = z_law(self.condition(x_a), z)
+            variance[self.a :] = after.variance
+            return torch.cat([u[:, : self.a], after.mean.flatten(1)], dim=1)
+
+        mean(law.mean[None])  # leaves the variance, which depends on the times alone
+        return push(law, mean, variance)
+
+    def replace(self, law: Law, t: Tensor | float) -> Law:
+        """After replacement: z^a drawn afresh from q(z_t^a | x^a), and x^a itself at t = 0."""
+        clean = bool(torch.as_tensor(t) == 0)
+        alpha = torch.tensor(1.0, dtype=torch.float64) if clean else self.schedule.alpha(t)
+        variance = torch.zeros(len(law.mean), dtype=torch.float64)
+        variance[self.a + self.places] = 0.0 if clean else self.schedule.sigma(t) ** 2
+
+        def mean(u: Tensor) -> Tensor:
+            u = u.clone()
+            u[:, self.a + self.places] = alpha * u[:, : self.a]
+            return u
+
+        return push(law, mean, variance)
+
+    def run(
+        self,
+        steps: int | None = None,
+        step_law: Callable[..., Gaussian] = ancestral_law,
+        grid: Grid | Tensor | Sequence[float] = uniform_in_t,
+        corrector_law: Callable[..., Gaussian] | None = None,
+        replace: bool = True,
+    ) -> Law:
+        """The law of what `samplers.sample` returns with the steps that `step_law` (and `corrector_law`)
+        stand for.
+
+        Arguments as there; replace: whether the observed frames are replaced at every level. Returns the
+        joint law of a whole video: x^a at the observed frames, the generated values elsewhere.
+        """
+        if callable(grid):
+            if steps is None:
+                raise ValueError("expected a number of steps for this grid, got None")
+            grid = grid(steps, self.schedule)
+        times = as_grid(grid)
+        replace = replace and self.a > 0
+        law = self.start(times[0])
+        law = self.replace(law, times[0]) if replace else law
+        for t, s in zip(times[:-1], times[1:], strict=True):
+            law = self.step(law, self._moves(step_law, t, s))
+            law = self.replace(law, s) if replace else law
+            if corrector_law is not None and s > 0:
+                law = self.step(law, lambda denoise, z, s=s: corrector_law(denoise, z, s))  # type: ignore[misc]
+                law = self.replace(law, s) if replace else law
+        order = self.a + torch.arange(len(self.video.covariance))
+        order[self.places] = torch.arange(self.a)
+        return Law(law.mean[order], law.covariance[order][:, order])
+
+    def _moves(self, step_law: Callable[..., Gaussian], t: Tensor, s: Tensor) -> Callable[[Any, Tensor], Gaussian]:
+        if s > 0:
+            return lambda denoise, z: step_law(denoise, z, t, s)
+        return lambda denoise, z: Gaussian(denoise(z, t), torch.zeros((), dtype=torch.float64))  # ends at x_hat
+
+    def _parts(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        c, _, h, w = self.video.shape
+        return u[:, : self.a].reshape(len(u), c, -1, h, w), u[:, self.a :].reshape(len(u), *self.video.shape)
