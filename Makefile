@@ -22,7 +22,7 @@ NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 # The notebooks come first: they take longest.
 SUITE = $(wildcard lessons solutions) tests
 
-.PHONY: help setup lab test lessons train bench lint clean
+.PHONY: help setup lab test lessons train bench tables lint clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -55,7 +55,10 @@ train: setup  ## train on Moving-MNIST, on the GPU if there is one
 bench: .venv/.bench  ## measure speed and memory against another package; writes the README's table
 	OMP_WAIT_POLICY=passive $(PY) benchmarks/throughput.py $(ARGS)
 
-# Without its dependencies: it asks for torchvision and transformers, which the compared network doesn't use.
+tables: setup  ## put the measured tables into the README
+	$(PY) benchmarks/tables.py
+
+# Without its dependencies: it asks for torchvision and others that the compared network doesn't use.
 .venv/.bench: .venv/.ready
 	$(PIP) install --quiet --constraint constraints.txt $(PIP_ARGS) "$(TORCH)" --editable '.[bench]'
 	$(PIP) install --quiet --no-deps $(PIP_ARGS) $(PEER)

@@ -1,0 +1,207 @@
+"""The frame of the project: dependencies, rooms and arrows, and what the README promises."""
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+tomllib = pytest.importorskip("tomllib", reason="reads pyproject.toml; in the standard library since 3.11")
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "minivdm"
+
+#: Each room imports only from rooms before it.
+ROOMS = (
+    *("data", "schedules", "unet3d", "moving_mnist", "metrics", "muon", "configs", "distributed"),
+    *("gaussian", "score_matching", "denoiser", "exact", "guidance", "samplers", "tasks"),
+    *("checkpoints", "pictures", "pretrained", "monitor", "training", "notebook", "checks", "__main__"),
+)
+#: The ground floor, with the rooms it may use nevertheless.
+GROUND = {"schedules": set(), "unet3d": set(), "metrics": set(), "moving_mnist": {"data"}}
+SHOWS_PICTURES = {"notebook", "checks", "__main__"}
+ONLY_FOR_PICTURES = {"matplotlib", "ipywidgets", "IPython"}
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of all that a file imports when it runs, also inside functions; `from a import b` gives a.b."""
+    found, todo = set(), [ast.parse(path.read_text())]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports inside the package are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        if is_type_checking(node):
+            todo += node.orelse
+        else:
+            todo += ast.iter_child_nodes(node)
+    return found
+
+
+def rooms_used(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imports(path) if name.startswith("minivdm.")} - {"__version__"}
+
+
+def requirement_lines(lines: list[str]) -> dict[str, str]:
+    found = [Requirement(line) for line in lines]
+    return {canonicalize_name(r.name): str(r.specifier) for r in found}
+
+
+# --- dependencies
+
+
+def test_conda_users_get_the_same_packages():
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(item["pip"] for item in listed if isinstance(item, dict))
+    assert "--editable ." in pip
+    lines = [item for item in [*listed, *pip] if isinstance(item, str) and not item.startswith("--")]
+    conda = requirement_lines([line.replace("pytorch", "torch", 1) if line.startswith("pytorch>") else line
+                               for line in lines])
+    del conda["python"], conda["pip"]
+    assert conda == requirement_lines(project()["dependencies"] + project()["optional-dependencies"]["dev"])
+
+
+def test_constraints_pin_the_whole_closure():
+    pinned = {canonicalize_name(Requirement(line).name)
+              for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")}
+    extras = project()["optional-dependencies"]
+    todo = [Requirement(line) for line in project()["dependencies"] + extras["dev"] + extras["bench"]]
+    seen, missing = set(), set()
+    while todo:
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        if (name, frozenset(requirement.extras)) in seen:
+            continue
+        seen.add((name, frozenset(requirement.extras)))
+        # A GPU build of torch fixes the versions of these itself.
+        if name not in pinned and not re.match(r"nvidia-|cuda-|triton", name):
+            missing.add(name)
+        try:
+            needs = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue  # an extra that is not installed here
+        for line in needs:
+            further = Requirement(line)
+            if further.marker is None or any(further.marker.evaluate({"extra": e})
+                                             for e in requirement.extras or {""}):
+                todo.append(further)
+    assert not missing, f"not in constraints.txt (CONTRIBUTING.md says how to renew it): {sorted(missing)}"
+
+
+def test_every_import_of_the_package_is_a_declared_dependency():
+    declared = set(requirement_lines(project()["dependencies"]))
+    providers = importlib.metadata.packages_distributions()
+    used = {name.split(".")[0] for path in modules() for name in imports(path)}
+    used -= set(sys.stdlib_module_names) | {"minivdm"}
+    undeclared = {name for name in used if not {canonicalize_name(p) for p in providers.get(name, [name])} & declared}
+    assert not undeclared
+
+
+def test_torch_is_pinned_for_pip():
+    # The Makefile hands this very line to pip, so that no range can pull another build.
+    assert re.search(r"^torch==\d+\.\d+\.\d+$", (ROOT / "constraints.txt").read_text(), re.M)
+
+
+# --- rooms and arrows
+
+
+def test_top_level_holds_nothing_else():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    top = {name.split("/")[0] for name in listed.stdout.split("\0") if name}
+    assert top <= {"lessons", "minivdm", "exercises", "solutions", "tests", "benchmarks", "environment.yml", "Makefile",
+                   "pyproject.toml", "constraints.txt", "README.md", "LICENSE", "CONTRIBUTING.md", ".ci", ".gitignore",
+                   "nbgrader_config.py"}
+
+
+def test_every_module_has_its_room():
+    assert {room(path) for path in modules()} - {"__init__"} <= set(ROOMS)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_arrows_point_one_way(path):
+    if path == PACKAGE / "__init__.py":
+        assert not rooms_used(path)
+        return
+    own, used = room(path), rooms_used(path)
+    backwards = {name for name in used - {own} if ROOMS.index(name) > ROOMS.index(own)}
+    assert not backwards, f"{own} comes before {backwards}"
+    if own in GROUND:
+        assert used - {own} <= GROUND[own]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_the_notebook_rooms_import_what_shows_pictures(path):
+    if room(path) not in SHOWS_PICTURES:
+        assert not {name.split(".")[0] for name in imports(path)} & ONLY_FOR_PICTURES
+
+
+def test_importing_the_rooms_below_loads_no_notebook_library():
+    # Also catches what a third library would bring along.
+    below = [path for path in modules() if room(path) not in SHOWS_PICTURES and path.name != "make_digits.py"]
+    names = [".".join(("minivdm", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+             for path in below]
+    code = f"import sys; [__import__(n) for n in {names}]; print(sorted({ONLY_FOR_PICTURES} & set(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
+def test_importing_the_package_loads_not_even_torch():
+    code = "import sys, minivdm; print([n for n in ('torch', 'numpy', 'matplotlib') if n in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_can_be_read_in_one_sitting(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+# --- the README
+
+
+def test_readme_lists_the_lessons_there_are():
+    listed = set(re.findall(r"\(lessons/(\d\d_\w+)\.ipynb\)", (ROOT / "README.md").read_text()))
+    assert listed == {path.stem for path in (ROOT / "lessons").glob("[0-9]*.ipynb")}
+
+
+def test_readme_links_resolve():
+    text = (ROOT / "README.md").read_text()
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) + re.findall(r'(?:src|href)="([^"#]+)"', text)
+    local = [t for t in targets if not re.match(r"[a-z]+:", t)]
+    assert not [t for t in local if not (ROOT / t).exists()]
+
+
+def test_readme_shows_the_measured_figures():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import tables
+    finally:
+        sys.path.pop(0)
+    text = (ROOT / "README.md").read_text()
+    assert text == tables.filled(text), "run `make tables`"
