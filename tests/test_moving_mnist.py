@@ -331,3 +331,15 @@ def test_offline_says_what_to_do(monkeypatch, tmp_path) -> None:
         MovingMNIST(digit_source="mnist")
     with pytest.raises(ValueError, match="expected one of mnist, fashion-mnist"):
         fetch.fetch("cifar")
+
+
+def test_split_is_balanced_and_repeatable() -> None:
+    from minivdm.data.make_digits import split_and_shuffle
+
+    labels = np.repeat(np.arange(10, dtype=np.uint8), 60)
+    images = np.arange(600, dtype=np.uint32).view(np.uint8).reshape(600, 4)
+    first, second = split_and_shuffle(images, labels), split_and_shuffle(images, labels)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert np.bincount(first["test_labels"]).tolist() == [50] * 10
+    together = np.concatenate([first["train_images"], first["test_images"]])
+    assert {bytes(image) for image in together} == {bytes(image) for image in images}
