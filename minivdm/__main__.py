@@ -46,7 +46,7 @@ def sample(args: argparse.Namespace) -> int:
 
     from minivdm import distributed, pictures, pretrained, samplers, tasks
 
-    pictures.check_name(args.out)  # before the work, not after it
+    pictures.check(args.out, args.fps, args.zoom)  # before the work, not after it
     if args.count < 1:
         raise ValueError(f"--count: expected at least 1, got {args.count}")
     steppers = {"ddim": functools.partial(samplers.ddim_step, eta=args.eta),
@@ -74,7 +74,7 @@ def export(args: argparse.Namespace) -> int:
     from minivdm import pretrained
 
     metrics = json.loads(Path(args.metrics).read_text()) if args.metrics else None
-    path = pretrained.export(args.run, args.name, Path(args.to) if args.to else pretrained.FOLDER, metrics)
+    path = pretrained.export(args.run, args.name, Path(args.to) if args.to else None, metrics)
     print(f"{path.stat().st_size / 1e6:.2f} MB in {path}, card beside it")
     return 0
 

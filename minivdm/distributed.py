@@ -101,7 +101,7 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _handle(self, number: int, _frame: object) -> None:
-        if self.signal and number == signal.SIGINT:
+        if self.signal and number == signal.SIGINT and self.world.size == 1:  # torchrun repeats every Ctrl-C
             raise KeyboardInterrupt
         self.signal = number
 

@@ -31,22 +31,27 @@ def filmstrip(videos: torch.Tensor, every: int = 1, zoom: int = 1) -> Image.Imag
     return _sheet(rows, zoom)
 
 
-def check_name(path: str | Path) -> str:
-    """The ending of a picture's file name, .gif or .png. Raises PictureError for any other."""
+def check(path: str | Path, fps: float = 8.0, zoom: int = 1) -> str:
+    """The ending of a picture's file name, .gif or .png. Raises PictureError for what `save` cannot do."""
     kind = Path(path).suffix.lower()
     if kind not in (".gif", ".png"):
         raise PictureError(f"expected a file name ending in .gif or .png, got {str(path)!r}")
+    if not 0.1 <= fps <= 50:  # a GIF counts in hundredths of a second, and viewers slow down what is faster than 2
+        raise PictureError(f"fps: expected 0.1 to 50 frames per second, got {fps}")
+    if zoom < 1:
+        raise PictureError(f"zoom: expected an integer >= 1, got {zoom}")
     return kind
 
 
 def save(videos: torch.Tensor, path: str | Path, fps: float = 8.0, zoom: int = 2, columns: int | None = None) -> Path:
     """Write videos (b, c, f, h, w) to `path`: .png = filmstrip, .gif = animation of all clips side by side.
 
-    Raises PictureError for another ending.
+    fps: frames per second of the animation. zoom: side of a video's pixel in the picture. columns: clips side by side
+    before a new row begins, by default 8. Raises PictureError.
     """
     path = Path(path)
     buffer = io.BytesIO()
-    if check_name(path) == ".png":
+    if check(path, fps, zoom) == ".png":
         filmstrip(videos, zoom=zoom).save(buffer, "PNG")
     else:
         clips = _bytes(videos)  # (b f h w)

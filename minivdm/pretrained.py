@@ -32,14 +32,14 @@ class TrainedDenoiser(Denoiser):
     shape: tuple[int, int, int, int]
 
 
-def available(folder: Path = FOLDER) -> list[str]:
-    """Names that `load` knows."""
-    return sorted(path.stem for path in folder.glob("*.safetensors") if path.with_suffix(".json").exists())
+def available(folder: Path | None = None) -> list[str]:
+    """Names that `load` knows. folder, here and below: where the weights lie, by default those of the package."""
+    return sorted(path.stem for path in (folder or FOLDER).glob("*.safetensors") if path.with_suffix(".json").exists())
 
 
-def card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+def card(name: str, folder: Path | None = None) -> dict[str, Any]:
     """The card of shipped weights. Raises UnknownWeights or DamagedWeights."""
-    path = folder / f"{name}.json"
+    path = (folder or FOLDER) / f"{name}.json"
     if not path.exists():
         there = ", ".join(available(folder)) or "none"
         raise UnknownWeights(f"no weights named {name!r}; those that ship: {there}. A file or the folder of a training "
@@ -50,8 +50,9 @@ def card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
         raise DamagedWeights(f"{path} is not the card of weights ({error})") from error
 
 
-def find(source: str | Path, folder: Path = FOLDER) -> Path:
+def find(source: str | Path, folder: Path | None = None) -> Path:
     """The path that a name, a file or the folder of a run stands for. Raises UnknownWeights."""
+    folder = folder or FOLDER
     if Path(source).name == str(source) and (folder / f"{source}.safetensors").exists():
         return folder / f"{source}.safetensors"
     if Path(source).exists():
@@ -61,7 +62,7 @@ def find(source: str | Path, folder: Path = FOLDER) -> Path:
 
 
 def load(source: str | Path = "moving-mnist-32", device: str | torch.device = "cpu",
-         folder: Path = FOLDER) -> TrainedDenoiser:
+         folder: Path | None = None) -> TrainedDenoiser:
     """A trained denoiser in eval mode, without gradients for its weights.
 
     source: the name of weights that ship (checksum verified), or a .safetensors file, or the folder of a training run.
@@ -69,7 +70,7 @@ def load(source: str | Path = "moving-mnist-32", device: str | torch.device = "c
     """
     path = find(source, folder)
     about: dict[str, Any]
-    if path.parent == folder and path.with_suffix(".json").exists():
+    if path.parent == (folder or FOLDER) and path.with_suffix(".json").exists():
         about = card(path.stem, folder)
         try:
             tensors, _ = checkpoints.read_tensors(path, about["sha256"])
@@ -86,7 +87,7 @@ def load(source: str | Path = "moving-mnist-32", device: str | torch.device = "c
     return denoiser.to(device).eval().requires_grad_(False)
 
 
-def export(run: str | Path, name: str | None = None, folder: Path = FOLDER,
+def export(run: str | Path, name: str | None = None, folder: Path | None = None,
            metrics: dict[str, Any] | None = None, clips: int = 64) -> Path:
     """Write the moving average of a run in half precision, with its card, into `folder`; returns the weights' path.
 
@@ -106,7 +107,7 @@ def export(run: str | Path, name: str | None = None, folder: Path = FOLDER,
     denoiser = Denoiser(network.eval(), build.schedule(config), target=config.target)
     held_out = monitor.held_out(denoiser, build.data(config, split="test"), clips)
     rows = [row for row in monitor.rows(Path(run) / "metrics.jsonl") if row.get("kind") == "train"]
-    path = folder / f"{name}.safetensors"
+    path = (folder or FOLDER) / f"{name}.safetensors"
     digest = checkpoints.write_tensors(path, half, {"config": json.dumps(config.to_dict()),
                                                     "clips": str(state["clips"])})
     checkpoints.write_json(path.with_suffix(".json"), {

@@ -23,7 +23,6 @@ from minivdm import build, checkpoints, configs, distributed, monitor, muon
 from minivdm.configs import Phase, TrainConfig
 from minivdm.denoiser import Denoiser, stratified_times
 from minivdm.distributed import World
-from minivdm.moving_mnist import MovingMNIST
 from minivdm.unet3d import joint_frame_mask
 
 
@@ -59,7 +58,7 @@ class Trainer:
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.tally = monitor.Tally(self.device)
         self.clips = self.steps = 0
-        self._data: dict[int, MovingMNIST] = {}
+        self.data = {phase.frames: build.data(config, phase.frames, device=self.device) for phase in config.phases()}
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
 
@@ -109,9 +108,7 @@ class Trainer:
         With joint images, `config.images` independent stills follow each clip's frames; labels are then (b f n), and
         the mask keeps every still to itself.
         """
-        if phase.frames not in self._data:
-            self._data[phase.frames] = build.data(self.config, phase.frames, device=self.device)
-        data, share, stills = self._data[phase.frames], phase.batch // self.world.size, self.config.images
+        data, share, stills = self.data[phase.frames], phase.batch // self.world.size, self.config.images
         index = self.clips + self.world.rank * share + torch.arange(share)
         clips = data.clips(index)
         video, labels, mask = clips.video, clips.labels, None

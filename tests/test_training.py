@@ -105,7 +105,7 @@ def test_batches_walk_through_the_data_without_repeating():
     first = trainer.batch(TINY.phase_at(0))[0]
     trainer.clips = 4
     second = trainer.batch(TINY.phase_at(0))[0]
-    expected = trainer._data[2].clips(range(8)).video
+    expected = trainer.data[2].clips(range(8)).video
     torch.testing.assert_close(torch.cat([first, second])[:, :, :2], expected, rtol=0, atol=0)
 
 
