@@ -32,9 +32,7 @@ WEIGHTINGS = (*TARGETS, "truncated_snr", "min_snr", "elbo")
 
 
 class Denoise(Protocol):
-    """What samplers and guidance ask of a denoiser: (z, t) -> x_hat, and the schedule under which z was
-    noised.
-    """
+    """What samplers and guidance ask of a denoiser: (z, t) -> x_hat, and the schedule that noised z."""
 
     schedule: Schedule
 
@@ -98,9 +96,10 @@ def loss_weight(
 def stratified_times(
     n: int, schedule: Schedule, generator: torch.Generator | None = None, device: torch.device | None = None
 ) -> Tensor:
-    """n times uniform on [t_min, 1], one in each n-th of it: lower variance than n independent ones (Kingma
-    et al. 2021, appendix I.1 has the same idea with one shared offset). float64, on the generator's
-    device."""
+    """n times uniform on [t_min, 1], one in each n-th of it, in float64 on the generator's device.
+
+    They vary less than independent ones; Kingma et al. 2021, appendix I.1, share one offset to the same end.
+    """
     device = device if generator is None else generator.device
     where = "cpu" if device is None or torch.device(device).type == "mps" else device  # mps has no float64
     u = torch.rand(n, generator=generator, device=device).to(where, torch.float64)
@@ -109,9 +108,7 @@ def stratified_times(
 
 
 class Loss(NamedTuple):
-    """mean: scalar to differentiate. per_sample: (b,), averaged over the values of each sample. log_snr:
-    (b,).
-    """
+    """mean: the scalar to differentiate. per_sample: (b,), a mean over each sample's values. log_snr: (b,)."""
 
     mean: Tensor
     per_sample: Tensor
@@ -122,8 +119,7 @@ class Denoiser(nn.Module):
     """x_hat(z, t), an estimate of E[x | z_t = z], from a network trained to predict `target`.
 
     network: called `network(z, log_snr)` with z like x, e.g. (b, c, f, h, w), and log_snr (b,), and with the
-    keywords
-        `labels` and `frame_mask` where there are any. Returns a tensor like z.
+        keywords `labels` and `frame_mask` where there are any. Returns a tensor like z.
     target: "x", "eps", "v", "score" or "edm". sigma_data: standard deviation of the data, for "edm".
     """
 
@@ -155,8 +151,7 @@ class Denoiser(nn.Module):
         return expand(skip, z) * z + expand(out, z) * output
 
     def given(self, labels: Tensor | None, frame_mask: Tensor | None = None) -> Conditioned:
-        """The denoiser of p(x | labels), again a function (z, t) -> x_hat; `given(None)` is the unconditional
-        one.
+        """The denoiser of p(x | labels), again (z, t) -> x_hat; `given(None)` is the unconditional one.
 
         labels: (b, n_labels) or (b, f, n_labels) multi-hot; (1, ...) serves every sample alike.
         """

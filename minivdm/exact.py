@@ -53,8 +53,7 @@ class ExactDenoiser:
         return self.world.posterior_mean(z, self.schedule.alpha(t), self.schedule.sigma(t), self.labels)
 
     def given(self, labels: Tensor | None) -> ExactDenoiser:
-        """The denoiser of p(x | labels): (b or 1, components) multi-hot; None or an all-zero row: no
-        condition.
+        """The denoiser of p(x | labels), (b or 1, components) multi-hot; None or a zero row: no condition.
         """
         return ExactDenoiser(self.world, self.schedule, labels)
 
@@ -269,15 +268,11 @@ class GaussianVideo:
         frames: Sequence[int] | None = None,
         operator: Tensor | None = None,
     ) -> ExactDenoiser:
-        """(z, t) -> E[x | z_t, observed], what replacement and reconstruction guidance approximate; see
-        `given`.
-        """
+        """(z, t) -> E[x | z_t, observed], which the guidances approximate; arguments as for `given`."""
         return self.given(observed, frames, operator).denoiser(schedule)
 
     def wasserstein(self, other: Law | Tensor) -> float:
-        """2-Wasserstein distance from this law to another, given by its moments or by samples (n, 1, f, h,
-        w).
-        """
+        """2-Wasserstein distance to another law, given by its moments or by samples (n, 1, f, h, w)."""
         if isinstance(other, Tensor):
             flat = self._flat(other)
             other = Law(flat.mean(0), torch.cov(flat.T).reshape(flat.shape[1], flat.shape[1]))

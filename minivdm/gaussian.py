@@ -58,8 +58,7 @@ def expand(coefficient: Tensor | float, z: Tensor) -> Tensor:
 
 
 def noise_like(z: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Standard normal noise of z's shape, drawn where the generator lives: one seed, one noise on every
-    device.
+    """Standard normal noise like z, drawn on the generator's device: one seed, one noise on any machine.
     """
     device = z.device if generator is None else generator.device
     return torch.randn(z.shape, generator=generator, device=device, dtype=z.dtype).to(z.device)
@@ -144,9 +143,7 @@ def x_from_eps(z: Tensor, eps: Tensor, alpha: Tensor | float, sigma: Tensor | fl
 
 
 def x_from_v(z: Tensor, v: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
-    """x = (alpha z - sigma v) / (alpha^2 + sigma^2); the denominator is 1 in a variance-preserving
-    process.
-    """
+    """x = (alpha z - sigma v) / (alpha^2 + sigma^2), the denominator being 1 in a VP process."""
     alpha, sigma = _coefficients(z, v, alpha, sigma)
     return (alpha * z - sigma * v) / (alpha**2 + sigma**2)
 

@@ -27,10 +27,10 @@ def _finite(weight: float) -> float:
 
 
 def _with_gradient(function: Callable[[Tensor], tuple[Tensor, Tensor]], z: Tensor) -> tuple[Tensor, Tensor]:
-    """For function: z -> (value, total) the value and the gradient of the scalar total, also where none is
-    recorded.
+    """For z -> (value, total): the value, and the gradient in z of the scalar total.
 
-    The result stays differentiable where z is part of a graph already (a guidance around a guidance).
+    Gradients are switched on here, whatever a sampler around it does. The result stays differentiable where z is
+    part of a graph already, as it is in a guidance around a guidance.
     """
     nested = torch.is_grad_enabled() and z.requires_grad
     with torch.inference_mode(False), torch.enable_grad():
@@ -57,8 +57,9 @@ def classifier_free(
     weight: float,
     interval: tuple[float, float] = (-math.inf, math.inf),
 ) -> Guided:
-    """eps_tilde = (1 + w) eps_hat(z, c) - w eps_hat(z), and the same for x_hat (Ho & Salimans 2021; VDM eq
-    6).
+    """eps_tilde = (1 + w) eps_hat(z, c) - w eps_hat(z), and the same for x_hat.
+
+    Ho & Salimans 2021; VDM eq 6.
 
     weight: w = 0 is unguided; VDM's table 5, and much other code, numbers the same weights from 1, as 1 + w.
     interval: guide only where the log-SNR lies between these two, a remedy for saturation (Kynkäänniemi et
@@ -80,8 +81,9 @@ def classifier_free(
 def classifier(
     denoise: Denoise, log_prob: Callable[[Tensor, Tensor | float], Tensor], weight: float = 1.0
 ) -> Guided:
-    """score + w grad_z log p(c | z_t), that is x_hat + w (sigma^2 / alpha) grad_z log p (Dhariwal & Nichol
-    2021).
+    """score + w grad_z log p(c | z_t), that is x_hat + w (sigma^2 / alpha) grad_z log p.
+
+    Dhariwal & Nichol 2021.
 
     log_prob: (z, t) -> (b,), log p(c | z_t) of the wanted class, differentiable in z. weight: 1 samples p(x |
     c).
@@ -102,8 +104,9 @@ def reconstruction(
     weight: float,
     observe: Callable[[Tensor], Tensor] | None = None,
 ) -> Guided:
-    """x_tilde = x_hat - (w alpha_t / 2) grad_z ||x^a - observe(x_hat(z_t))||^2, the square a sum (VDM eqs 7,
-    8).
+    """x_tilde = x_hat - (w alpha_t / 2) grad_z ||x^a - observe(x_hat(z_t))||^2, the square a sum.
+
+    VDM eqs 7, 8.
 
     That is the gradient of log q(x^a | z_t) under the approximation N(observe(x_hat(z_t)), (sigma^2 /
     alpha^2) I), taken through the network. Prediction and interpolation use it together with `Replacement` of
@@ -132,9 +135,7 @@ def reconstruction(
 
 
 def clipped(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Guided:
-    """x_hat confined to [low, high]. Steps derive eps_hat from x_hat, so the noise follows the clipped
-    value.
-    """
+    """x_hat confined to [low, high]; steps derive eps_hat from x_hat, so the noise follows."""
     if not low < high:
         raise ValueError(f"expected low < high, got {low} and {high}")
     return Guided(lambda z, t: denoise(z, t).clamp(low, high), denoise.schedule)

@@ -1,5 +1,4 @@
-r"""How probable a model thinks data are: exactly by the probability-flow ODE, from below by the variational
-bound.
+r"""How probable data are to a model: exactly by the probability-flow ODE, and from below by the bound.
 
 Both are in nats per sample; divide by the number of values for nats per dimension, and by log 2 for bits.
 """
@@ -13,19 +12,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from minivdm.denoiser import Denoise, loss_weight, stratified_times
-from minivdm.gaussian import diffuse, expand, noise_like
+from minivdm.denoiser import Denoise, loss_weight
+from minivdm.gaussian import diffuse, expand
 from minivdm.ode import velocity
 from minivdm.samplers import Grid
-from minivdm.time_grids import as_grid, uniform_in_log_snr
+from minivdm.time_grids import as_grid, uniform_in_t
 
 Divergence = Callable[[Callable[[Tensor], Tensor], Tensor], tuple[Tensor, Tensor]]
 
 
 def exact_divergence(field: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    """field(z) and the trace of its Jacobian per sample (b,), by one backward pass for every value of a
-    sample.
-    """
+    """field(z), and its Jacobian's trace per sample (b,) by one backward pass for every value."""
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         value = field(z)
@@ -38,8 +35,9 @@ def exact_divergence(field: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tens
 
 
 def hutchinson_divergence(probes: Tensor) -> Divergence:
-    """field(z) and an unbiased estimate of the trace, E[e^T J e] over signs e (Hutchinson 1990; Grathwohl et
-    al. 2019).
+    """field(z) and an unbiased estimate of the trace, E[e^T J e] over signs e.
+
+    Hutchinson 1990; Grathwohl et al. 2019.
 
     probes: (k, *z.shape) of random +1 and -1, one backward pass each. They are kept for the whole path, so
     that the solver follows one smooth function.
@@ -75,12 +73,13 @@ def log_likelihood(
     denoise: Denoise,
     x: Tensor,
     steps: int | None = 200,
-    grid: Grid | Tensor | Sequence[float] = uniform_in_log_snr,
+    grid: Grid | Tensor | Sequence[float] = uniform_in_t,
     probes: int = 0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """log p(x) in nats, (b,), by the instantaneous change of variables (Chen et al. 2018; Song et al. 2021,
-    eq 39).
+    """log p(x) in nats, (b,), by the instantaneous change of variables.
+
+    Chen et al. 2018; Song et al. 2021, eq 39.
 
     log p_0(z_0) = log p_1(z_1) + integral over t of div(dz/dt), both integrated from t_min to 1 by Heun's
     method.
@@ -119,29 +118,42 @@ class Bound(NamedTuple):
 
 @torch.no_grad()
 def variational_bound(
-    denoise: Denoise, x: Tensor, draws: int = 64, generator: torch.Generator | None = None
+    denoise: Denoise,
+    x: Tensor,
+    draws: int = 64,
+    uniform_in: str = "log_snr",
+    generator: torch.Generator | None = None,
 ) -> Bound:
     """The continuous-time bound of a variance-preserving model (Kingma et al. 2021, eqs 11-18).
 
-    prior: KL(q(z_1 | x) || N(0, I)). diffusion: -(1/2) E[(dlambda/dt) e^lambda ||x - x_hat||^2] over uniform
-    t and eps, estimated from `draws` stratified times per sample. reconstruction: -E log p(x | z_0), p(x |
-    z_0) being Gaussian around z_0 / alpha_0 with the variance of the noise in it.
+    prior: KL(q(z_1 | x) || N(0, I)). reconstruction: -E log p(x | z_0), p(x | z_0) being Gaussian around
+    z_0 / alpha_0 with the variance of the noise in it. diffusion: (1/2) E of the integral of e^lambda ||x -
+    x_hat||^2 over lambda, from `draws` stratified values per sample: of lambda itself, or, with
+    uniform_in="t", of t with the weight -dlambda/dt. Both have the same mean; the second depends on the
+    schedule and varies much more.
     """
-    schedule = denoise.schedule
-    d = x[0].numel()
-    start, end = torch.tensor(schedule.t_min, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
-    alpha2, sigma2 = schedule.alpha(end) ** 2, schedule.sigma(end) ** 2
-    prior = (alpha2.to(x) * x.flatten(1) ** 2).sum(1) / 2 + (d * (sigma2 - 1 - sigma2.log()) / 2).to(x)
-    reconstruction = d * (1 + math.log(2 * math.pi) - schedule.log_snr(start)) / 2
+    if uniform_in not in ("t", "log_snr"):
+        raise ValueError(f"expected uniform_in to be 't' or 'log_snr', got {uniform_in!r}")
+    schedule, (b, d) = denoise.schedule, x.flatten(1).shape
+    first, last = torch.tensor([schedule.t_min, 1.0], dtype=torch.float64)
+    highest, lowest = schedule.log_snr(first), schedule.log_snr(last)
+    alpha, sigma = schedule.alpha(last), schedule.sigma(last)
 
     terms = []
-    for _ in range(draws):
-        t = stratified_times(len(x), schedule, generator)
-        t = t[torch.randperm(len(x), generator=generator, device=t.device)]  # no sample keeps a stratum of its own
-        z = diffuse(x, t, schedule, noise_like(x, generator))
-        error = (x - denoise(z, t)).square().flatten(1).sum(1)
-        terms.append(loss_weight("elbo", t, schedule).to(error) * error)
+    for i in range(draws):
+        u = (i + torch.rand(b, generator=generator, dtype=torch.float64)) / draws
+        if uniform_in == "t":
+            t = schedule.t_min + (1 - schedule.t_min) * u
+            weight = (1 - schedule.t_min) * loss_weight("elbo", t, schedule)
+        else:
+            t = schedule.time(lowest + (highest - lowest) * u).clamp(schedule.t_min, 1)
+            weight = (highest - lowest) * schedule.log_snr(t).exp() / 2
+        error = (x - denoise(diffuse(x, t, schedule, generator=generator), t)).square().flatten(1).sum(1)
+        terms.append(weight.to(error) * error)
     diffusion = torch.stack(terms)  # (draws, b)
-    mean, standard_error = diffusion.mean(0), diffusion.std(0) / math.sqrt(draws)
-    reconstruction = reconstruction.to(x).expand(len(x))
-    return Bound(prior + mean + reconstruction, standard_error, prior, mean, reconstruction)
+
+    variance = sigma**2
+    prior = (alpha.to(x) * x).square().flatten(1).sum(1) / 2 + (d * (variance - 1 - variance.log()) / 2).to(x)
+    reconstruction = (d * (1 + math.log(2 * math.pi) - highest) / 2).to(x).expand(b)
+    mean = diffusion.mean(0)
+    return Bound(prior + mean + reconstruction, diffusion.std(0) / draws**0.5, prior, mean, reconstruction)

@@ -35,8 +35,9 @@ def euler_step(denoise: Denoise, z: Tensor, t: Tensor | float, s: Tensor | float
 
 
 def heun_step(denoise: Denoise, z: Tensor, t: Tensor | float, s: Tensor | float, generator=None) -> Tensor:
-    """Euler's step, then the mean of the velocities at both its ends: second order (Karras et al. 2022,
-    algorithm 1).
+    """Euler's step, then the mean of the velocities at both its ends: second order.
+
+    Karras et al. 2022, algorithm 1.
     """
     s, t = ordered(s, t)
     start = velocity(denoise, z, t)
@@ -45,8 +46,9 @@ def heun_step(denoise: Denoise, z: Tensor, t: Tensor | float, s: Tensor | float,
 
 
 def angular_ddim_step(denoise: Denoise, z: Tensor, t: Tensor | float, s: Tensor | float, generator=None) -> Tensor:
-    """z_s = cos(phi_s - phi_t) z_t + sin(phi_s - phi_t) v_hat: DDIM as a rotation (Salimans & Ho 2022,
-    appendix D).
+    """z_s = cos(phi_s - phi_t) z_t + sin(phi_s - phi_t) v_hat: DDIM as a rotation.
+
+    Salimans & Ho 2022, appendix D.
 
     Equal to `ddim_step` where variance is preserved; ValueError where it is not.
     """

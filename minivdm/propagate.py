@@ -55,10 +55,10 @@ class Propagation:
         self.a = len(self.places)
 
     def start(self, t: Tensor | float) -> Law:
-        """x^a ~ the video's own law, z ~ N(0, (alpha^2 + sigma^2) I) independent of it, flattened into one
-        vector.
+        """x^a from the video's own law and, independent of it, z from the prior that sampling starts with.
 
-        That is the standard normal where variance is preserved, and what `samplers.sample` is started from.
+        Both flattened into one vector. The prior is the standard normal where variance is preserved, and
+        N(0, sigma^2 I) where it explodes.
         """
         a, d = self.a, len(self.video.covariance)
         mean = torch.zeros(a + d, dtype=torch.float64)
@@ -104,8 +104,7 @@ class Propagation:
         corrector_law: Callable[..., Gaussian] | None = None,
         replace: bool = True,
     ) -> Law:
-        """The law of what `samplers.sample` returns with the steps that `step_law` (and `corrector_law`)
-        stand for.
+        """The law of what `samplers.sample` returns with the steps that these laws stand for.
 
         Arguments as there; replace: whether the observed frames are replaced at every level. Returns the
         joint law of a whole video: x^a at the observed frames, the generated values elsewhere.

@@ -1,5 +1,4 @@
-r"""Noise schedules: how much signal and how much noise a latent z_t = alpha_t x + sigma_t eps holds at time
-t.
+r"""Noise schedules: how much signal and how much noise z_t = alpha_t x + sigma_t eps holds.
 
 A schedule is at once the pair (alpha, sigma) and the linear SDE dz = f(t) z dt + g(t) dw that produces it:
 
@@ -73,8 +72,7 @@ class Schedule(ABC):
 
 
 class CosineSchedule(Schedule):
-    """Variance preserving, with an angle phi = arctan(sigma / alpha) that grows linearly in t (VDM appendix
-    A).
+    """Variance preserving; the angle arctan(sigma / alpha) grows linearly in t (VDM appendix A).
 
     lambda_t = -2 log tan(a + t (b - a)) + shift, where a and b are the angles at which lambda reaches
     `log_snr_max` and `log_snr_min`. `shift` moves the whole curve: averaging pixels lowers noise, so a video
@@ -124,8 +122,9 @@ class CosineSchedule(Schedule):
 
 
 class LinearSchedule(Schedule):
-    """Variance preserving with beta(t) = beta_min + t (beta_max - beta_min) (Song et al. 2021, eqs 11 and
-    32-33).
+    """Variance preserving with beta(t) = beta_min + t (beta_max - beta_min).
+
+    Song et al. 2021, eqs 11 and 32-33.
 
     dz = -(1/2) beta z dt + sqrt(beta) dw, hence log alpha_t = -(1/4) t^2 (beta_max - beta_min) - (1/2) t
     beta_min and sigma^2 = 1 - alpha^2. At t = 0 there is no noise at all: log_snr is infinite there.
@@ -172,8 +171,9 @@ class LinearSchedule(Schedule):
 
 
 class SubVPSchedule(LinearSchedule):
-    """Sub-variance-preserving: alpha of the linear schedule, sigma = 1 - alpha^2 (Song et al. 2021, eqs 13
-    and 29).
+    """Sub-variance-preserving: alpha of the linear schedule, sigma = 1 - alpha^2.
+
+    Song et al. 2021, eqs 13 and 29.
 
     Its noise is at every time at most that of the linear schedule; g^2 = beta (1 - alpha^4).
     """
@@ -192,8 +192,9 @@ class SubVPSchedule(LinearSchedule):
 
 
 class VESchedule(Schedule):
-    """Variance exploding: alpha = 1, sigma_t = sigma_min (sigma_max / sigma_min)^t (Song et al. 2021, eqs 9
-    and 30).
+    """Variance exploding: alpha = 1, sigma_t = sigma_min (sigma_max / sigma_min)^t.
+
+    Song et al. 2021, eqs 9 and 30.
 
     f = 0 and g = sigma_t sqrt(2 log(sigma_max / sigma_min)). Latents at t = 1 have standard deviation
     sigma_max.

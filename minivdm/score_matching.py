@@ -49,8 +49,9 @@ def sliced(
     variance_reduction: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """e^T grad s(z) e + (1/2) ||s(z)||^2 over random signs e: one backward pass a probe (Song et al. 2019,
-    eqs 7, 8).
+    """e^T grad s(z) e + (1/2) ||s(z)||^2 over random signs e: one backward pass a probe.
+
+    Song et al. 2019, eqs 7, 8.
 
     Without `variance_reduction` the second term is (1/2) (e^T s)^2, equal to it on average.
     """

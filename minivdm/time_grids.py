@@ -47,9 +47,7 @@ def karras(
 
 
 def as_grid(times: Tensor | Sequence[float]) -> Tensor:
-    """Times as a float64 tensor on the CPU; ValueError unless there are two or more and they strictly
-    decrease.
-    """
+    """Times as a float64 tensor on the CPU; ValueError unless they strictly decrease, two or more."""
     times = as_time(torch.as_tensor(times).cpu())
     if times.ndim != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
         raise ValueError(f"expected a strictly decreasing grid of two times or more, got {times.tolist()}")
