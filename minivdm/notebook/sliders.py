@@ -19,7 +19,7 @@ Draw = Callable[..., "Figure | Picture"]
 SLOW = 0.2
 """Seconds above which a picture follows a slider on release only."""
 
-ROW = 1640
+ROW = 1664
 """Stored pixels that a row of stills may be wide."""
 
 
@@ -63,13 +63,13 @@ def still(draw: Draw, settings: Sequence[Mapping[str, Any]]) -> Picture:
     tiles = [tile.to_pil().convert("RGB") for tile in drawn]
     # As many in a row as stay readable when they shrink to fit it.
     across = max(1, min(len(tiles), int(1.4 * ROW / max(tile.width for tile in tiles))))
-    room = ROW // across - 12
+    room = ROW // across - 4
     tiles = [_at_most(tile, room) for tile in tiles]
     captions = [", ".join(f"{name} = {_text(setting[name])}" for name in changing) for setting in settings]
     head = 36 if changing else 0
     rows = [list(range(i, min(i + across, len(tiles)))) for i in range(0, len(tiles), across)]
     heights = [head + max(tiles[i].height for i in row) for row in rows]
-    width = max(sum(tiles[i].width + 12 for i in row) for row in rows)
+    width = max(sum(tiles[i].width + 4 for i in row) for row in rows)
     canvas = Image.new("RGB", (width, sum(heights)), "white")
     pen = ImageDraw.Draw(canvas)
     top = 0
@@ -78,7 +78,7 @@ def still(draw: Draw, settings: Sequence[Mapping[str, Any]]) -> Picture:
         for i in row:
             pen.text((left + 8, top + 6), captions[i], font=font(22), fill="#222222")
             canvas.paste(tiles[i], (left, top + head))
-            left += tiles[i].width + 12
+            left += tiles[i].width + 4
         top += height
     words = [f"{caption}: " if caption else "" for caption in captions]
     alt = "; ".join(word + tile.alt for word, tile in zip(words, drawn, strict=True))

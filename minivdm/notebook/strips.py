@@ -29,6 +29,7 @@ def filmstrip(
     observed: Any = None,
     every: int = 1,
     *,
+    size: int = 110,
     clip: bool = False,
     numbers: bool = True,
 ) -> Picture:
@@ -41,6 +42,7 @@ def filmstrip(
         observed: frames to mark with a coloured border: indices for all clips, a bool mask (f,) or (b, f), or
             one sequence of indices per clip.
         every: show each ``every``-th frame only.
+        size: displayed CSS pixels that a frame may be wide; smaller ones make room for more strips beside.
         clip: cut values outside [-1, 1] off instead of refusing them, to show a noisy latent.
         numbers: write frame numbers (from 0) under the last row.
 
@@ -56,7 +58,7 @@ def filmstrip(
     shown = list(range(0, longest, every))
     height = max(frames.shape[1] for frames in clips)
     width = max(frames.shape[2] for frames in clips)
-    scale = max(1, min((FULL - 2 * MARGIN + GAP) // len(shown) - GAP, 220) // width)
+    scale = max(1, min((FULL - 2 * MARGIN + GAP) // len(shown) - GAP, DOTS * size) // width)
     cell_h, cell_w = height * scale, width * scale
     title_h = 34 if any(names) else 0
     foot = 28 if numbers else 0

@@ -1,0 +1,1 @@
+"""Drawing code of the lessons: one module per topic, pure functions of plain numbers that return figures."""
