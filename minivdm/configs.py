@@ -205,8 +205,8 @@ CONFIGS: dict[str, TrainConfig] = {
         TrainConfig(name="moving-mnist-32-two", digits=2),
         TrainConfig(
             name="moving-mnist-64", size=64, frames=20, digits=2, speed=3.6, images=4,
-            network={"width": 96, "multipliers": [1, 2, 4], "patch": 2, "labels": 10},
-            clips=4_000_000, batch=64, lr=1e-3, warmup=50_000, ema_decay=0.9998, precision="bf16", compile=True,
+            network={"width": 64, "multipliers": [1, 2, 4], "patch": 2, "labels": 10},
+            clips=2_000_000, batch=64, lr=1e-3, warmup=50_000, ema_decay=0.9998, precision="bf16", compile=True,
             log_every=6_400, save_every=64_000, preview_every=128_000,
             milestones=(10_000, 50_000, 200_000, 1_000_000),
         ),

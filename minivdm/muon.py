@@ -34,6 +34,28 @@ def newton_schulz(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     return (x if wide else x.mT).to(matrices.dtype)
 
 
+def newton_schulz_gram(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """`newton_schulz` with the iteration moved to the small Gram matrix G = X X^T, twice as fast on a CPU.
+
+    X is only ever multiplied by polynomials p(G), which commute, so X_k = Q_k X with Q_k their product, and
+    G_{k+1} = p(G_k) G_k p(G_k): the long side of X enters twice instead of twice per step. Rounding errors of
+    G grow about twelvefold a step, so this needs float32.
+    """
+    a, b, c = QUINTIC
+    wide = matrices.shape[-2] <= matrices.shape[-1]
+    x = (matrices if wide else matrices.mT).float()
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    gram = x @ x.mT
+    one = torch.eye(gram.shape[-1], device=x.device)
+    product = one.expand_as(gram)
+    for step in range(steps):
+        p = torch.baddbmm(gram, gram, gram, beta=b, alpha=c) + a * one
+        product = p @ product if step else p
+        gram = p @ gram @ p
+    x = product @ x
+    return (x if wide else x.mT).to(matrices.dtype)
+
+
 class Muon(torch.optim.Optimizer):
     """Muon with Nesterov momentum for weights of two or more dimensions; convolutions count as (out, in*kh*kw).
 
@@ -68,7 +90,8 @@ class Muon(torch.optim.Optimizer):
             for p, update in zip(params, ahead, strict=True):
                 by_shape[p.flatten(1).shape].append((p, update))
             for (rows, cols), pairs in by_shape.items():
-                updates = newton_schulz(torch.stack([update.flatten(1) for _, update in pairs]))
+                stack = torch.stack([update.flatten(1) for _, update in pairs])
+                updates = newton_schulz(stack) if stack.is_cuda else newton_schulz_gram(stack)
                 scale = 0.2 * max(rows, cols) ** 0.5  # root mean square of an AdamW update is about 0.2
                 for (p, _), update in zip(pairs, updates, strict=True):
                     p.add_(update.view(p.shape), alpha=-group["lr"] * scale)

@@ -138,6 +138,11 @@ class Trainer:
         decay = min(self.config.ema_decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(list(self.ema.parameters()), self.params, 1 - decay)
 
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Copy trained weights into the network and its average. Raises DamagedCheckpoint if they do not fit."""
+        for network in (self.network, self.ema):
+            checkpoints.load_weights(network, weights)
+
     # --- state --------------------------------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
@@ -286,10 +291,10 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, init: str
         if resume:
             say(f"nothing to continue in {folder}: starting")
         if init is not None:
-            weights = checkpoints.read_weights(init)[0]
-            for network in (run.trainer.network, run.trainer.ema):
-                checkpoints.load_weights(network, weights)
+            run.trainer.start_from(checkpoints.read_weights(init)[0])
             run.history[0]["init"] = Path(init).stem
+        if world.first:  # a run that lost power before its first checkpoint may have left metrics
+            monitor.cut_metrics(folder / "metrics.jsonl", -1)
     if world.first:
         checkpoints.write_json(folder / "config.json", config.to_dict())
     ending = run.loop(minutes, progress)
