@@ -3,12 +3,14 @@
 #   PYTHON    the interpreter the environment is made with     make setup PYTHON=python3.12
 #   PIP_ARGS  your own options for pip install (README: GPU)   make setup PIP_ARGS="--index-url ..."
 #   JOBS      processes that share the tests                   make test JOBS=4
+#   LESSONS   notebooks to execute again            make lessons LESSONS=lessons/06_samplers.ipynb
 #   ARGS      passed on to the command a target runs           make train ARGS="--resume"
 
 PYTHON ?= python3
 PIP_ARGS ?=
 JOBS ?= 2
 ARGS ?=
+LESSONS ?= lessons/*.ipynb
 
 # Relative paths and `python -m` only: the folder may have spaces in its name.
 PY = .venv/bin/python
@@ -22,7 +24,7 @@ NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 # The notebooks come first: they take longest.
 SUITE = $(wildcard lessons solutions) tests
 
-.PHONY: help setup lab test lessons train bench tables lint clean
+.PHONY: help setup lab test lessons train bench picture tables lint clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -47,13 +49,16 @@ test: setup  ## run the tests, and every notebook, and compare what they print
 	$(SMALL) $(PY) -m pytest -n $(JOBS) --dist loadfile $(NBVAL) $(ARGS) $(SUITE)
 
 lessons: setup  ## execute the lessons again, in place
-	$(SMALL) $(PY) -m minivdm.notebook.execute $(ARGS)
+	$(SMALL) $(PY) -m minivdm.notebook.execute $(LESSONS) $(ARGS)
 
 train: setup  ## train on Moving-MNIST, on the GPU if there is one
 	OMP_WAIT_POLICY=passive $(PY) -m minivdm train $(ARGS)
 
 bench: .venv/.bench  ## measure speed and memory against another package; writes the README's table
 	OMP_WAIT_POLICY=passive $(PY) benchmarks/throughput.py $(ARGS)
+
+picture: setup  ## generate the clips that the README shows
+	$(PY) -m minivdm sample --count 12 --out lessons/images/samples.gif $(ARGS)
 
 tables: setup  ## put the measured tables into the README
 	$(PY) benchmarks/tables.py

@@ -1,4 +1,4 @@
-"""Writes constraints.txt: the exact version of everything that `make setup` installs.
+"""Write constraints.txt: the exact version of everything that `make setup` installs.
 
     python .ci/pins.py [--keep OLD.txt] MAIN_PYTHON [OTHER_PYTHON ...]
 
@@ -14,9 +14,9 @@ import re
 import subprocess
 import sys
 import tempfile
-import tomllib
 from pathlib import Path
 
+import tomllib
 from packaging.markers import Marker
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version

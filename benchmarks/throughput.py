@@ -123,16 +123,11 @@ def gflop_per_clip(contender: Contender) -> float:
     return counter.get_total_flops() / BATCH / 1e9
 
 
-def resident() -> int:
-    """Bytes of memory this process holds now."""
+def memory(field: str) -> int:
+    """Bytes this process holds now ("VmRSS") or held at most ("VmHWM")."""
     status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().split("VmRSS:")[1].split()[0]) * 1024
-    return peak_resident()
-
-
-def peak_resident() -> int:
-    """Bytes of memory this process held at most."""
+    if status.exists():  # on Linux ru_maxrss also remembers the process that started this one
+        return int(status.read_text().split(field + ":")[1].split()[0]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -140,14 +135,17 @@ def memory_of_three_steps(name: str) -> int:
     """Peak over the resident set after the imports, in bytes; meant for a process that does nothing else."""
     if name == "theirs":
         import_peer()
-    before = resident()
+    before = memory("VmRSS")
     contender = CONTENDERS[name]()
     for _ in range(3):
         contender.step()
-    return peak_resident() - before
+    return memory("VmHWM") - before
 
 
 def measure(rounds: int, threads: int) -> dict:
+    command = [sys.executable, __file__, "--threads", str(threads), "--memory-of"]
+    peak = {name: int(subprocess.run([*command, name], check=True, capture_output=True, text=True).stdout)
+              for name in CONTENDERS}
     torch.set_num_threads(threads)
     torch.manual_seed(0)  # their loss draws from the global generator
     our, their = ours(), theirs()
@@ -165,9 +163,6 @@ def measure(rounds: int, threads: int) -> dict:
             for name, values in taken.items():
                 times[name] += values
     median = {name: statistics.median(values) for name, values in times.items()}
-    command = [sys.executable, __file__, "--threads", str(threads), "--memory-of"]
-    memory = {name: int(subprocess.run([*command, name], check=True, capture_output=True, text=True).stdout)
-              for name in CONTENDERS}
     parameters = {"ours": our.parameters, "theirs": their.parameters}
     if abs(parameters["ours"] / parameters["theirs"] - 1) > MAX_PARAMETER_DIFFERENCE:
         raise RuntimeError(f"not comparable: {parameters} parameters")
@@ -187,9 +182,9 @@ def measure(rounds: int, threads: int) -> dict:
         "gflop_per_second": {name: round(value, 1) for name, value in rate.items()},
         "matrix_product_gflop_per_second": round(product_rate, 1),
         "share_of_matrix_product": {name: round(rate[name] / product_rate, 3) for name in CONTENDERS},
-        "peak_memory_mib": {name: round(value / 2**20) for name, value in memory.items()},
+        "peak_memory_mib": {name: round(value / 2**20) for name, value in peak.items()},
         "times_faster": round(median["theirs"] / median["ours"], 1),
-        "memory_ratio": round(memory["ours"] / memory["theirs"], 3),
+        "memory_ratio": round(peak["ours"] / peak["theirs"], 3),
     }
 
 

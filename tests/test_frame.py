@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
@@ -20,8 +21,9 @@ PACKAGE = ROOT / "minivdm"
 #: Each room imports only from rooms before it.
 ROOMS = (
     *("data", "schedules", "unet3d", "moving_mnist", "metrics", "muon", "configs", "distributed"),
-    *("gaussian", "score_matching", "denoiser", "exact", "guidance", "samplers", "tasks"),
-    *("checkpoints", "pictures", "pretrained", "monitor", "training", "notebook", "checks", "__main__"),
+    *("time_grids", "gaussian", "denoiser", "exact", "guidance", "ode", "samplers", "likelihood", "score_matching"),
+    *("propagate", "tasks", "checkpoints", "pictures", "build", "monitor", "pretrained", "training", "doctor"),
+    *("notebook", "checks", "__main__"),
 )
 #: The ground floor, with the rooms it may use nevertheless.
 GROUND = {"schedules": set(), "unet3d": set(), "metrics": set(), "moving_mnist": {"data"}}
@@ -197,11 +199,21 @@ def test_readme_links_resolve():
     assert not [t for t in local if not (ROOT / t).exists()]
 
 
-def test_readme_shows_the_measured_figures():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import tables
-    finally:
-        sys.path.pop(0)
+@pytest.fixture
+def benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+def test_readme_shows_the_measured_figures(benchmarks):
+    import tables
+
     text = (ROOT / "README.md").read_text()
     assert text == tables.filled(text), "run `make tables`"
+
+
+def test_the_throughput_table_is_made_of_its_figures(benchmarks):
+    import tables
+    import throughput
+
+    found = json.loads((tables.RESULTS / "throughput.json").read_text())
+    assert (tables.RESULTS / "throughput.md").read_text() == throughput.markdown(found)
