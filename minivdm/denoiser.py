@@ -172,11 +172,10 @@ class Denoiser(nn.Module):
         """E over t and eps of w(lambda_t) ||x - x_hat(z_t)||^2 / (values per sample) (VDM eq 2).
 
         x: clean data, (b, ...), e.g. videos (b, c, f, h, w) in [-1, 1]. labels: as in `given`; a sample's
-        labels are zeroed as a whole with probability `label_drop`, which teaches the unconditional model (Ho
-        & Salimans 2021).
-        t: (b,) times, stratified over [0, 1] where None. weighting: a name known to `loss_weight`, or a
-        function of lambda (float64) that returns w. Raises ValueError for a label_drop outside [0, 1] and
-        shapes that do not fit.
+        labels are zeroed as a whole with probability `label_drop`, which teaches the unconditional model (Ho &
+        Salimans 2021). t: (b,) times, stratified over [0, 1] where None. noise: eps, drawn where None.
+        weighting: a name known to `loss_weight`, or a function of lambda (float64) that returns w.
+        Raises ValueError for a label_drop outside [0, 1] and shapes that do not fit.
         """
         if not 0 <= label_drop <= 1:
             raise ValueError(f"expected a label_drop probability in [0, 1], got {label_drop}")

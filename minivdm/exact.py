@@ -53,8 +53,7 @@ class ExactDenoiser:
         return self.world.posterior_mean(z, self.schedule.alpha(t), self.schedule.sigma(t), self.labels)
 
     def given(self, labels: Tensor | None) -> ExactDenoiser:
-        """The denoiser of p(x | labels), (b or 1, components) multi-hot; None or a zero row: no condition.
-        """
+        """The denoiser of p(x | labels), (b or 1, components) multi-hot; None or a zero row: no condition."""
         return ExactDenoiser(self.world, self.schedule, labels)
 
 

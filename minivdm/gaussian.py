@@ -40,7 +40,7 @@ def expand(coefficient: Tensor | float, z: Tensor) -> Tensor:
 
     Raises ValueError where the shapes do not fit.
     """
-    coefficient = torch.as_tensor(coefficient)
+    coefficient = coefficient if isinstance(coefficient, Tensor) else torch.tensor(coefficient, dtype=z.dtype)
     if coefficient.ndim == 0 and coefficient.device.type == "cpu":
         return coefficient.to(z.dtype)  # meets a tensor on any device, without a copy to it
     coefficient = coefficient.to(device=z.device, dtype=z.dtype)

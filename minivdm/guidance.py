@@ -85,8 +85,8 @@ def classifier(
 
     Dhariwal & Nichol 2021.
 
-    log_prob: (z, t) -> (b,), log p(c | z_t) of the wanted class, differentiable in z. weight: 1 samples p(x |
-    c).
+    log_prob: (z, t) -> (b,), log p(c | z_t) of the wanted class, differentiable in z. weight: 1 is
+    Bayes' rule, the score of p(z_t | c).
     """
     weight, schedule = _finite(weight), denoise.schedule
 
@@ -108,14 +108,13 @@ def reconstruction(
 
     VDM eqs 7, 8.
 
-    That is the gradient of log q(x^a | z_t) under the approximation N(observe(x_hat(z_t)), (sigma^2 /
-    alpha^2) I), taken through the network. Prediction and interpolation use it together with `Replacement` of
-    z^a.
+    At w = 1 it adds grad log q(x^a | z_t) to the score, under the approximation that x^a given z_t is
+    N(observe(x_hat(z_t)), (sigma^2 / alpha^2) I). Used together with `Replacement` of z^a.
 
-    observed: x^a, (b or 1, ...), what `observe` returns of clean data. observe: x (b, ...) -> like
-    `observed`, differentiable; by default the leading frames, as many as `observed` (b, c, n, h, w) has. A
-    downsampler makes it super-resolution (eq 8); several observations at once go in flattened and
-    concatenated.
+    observed: x^a, (b or 1, ...), what `observe` returns of clean data.
+    observe: x (b, ...) -> like `observed`, differentiable; by default the leading frames, as many as `observed`
+        (b, c, n, h, w) has. A downsampler makes it super-resolution (eq 8). Several observations at once go in
+        flattened and concatenated.
     """
     weight, schedule = _finite(weight), denoise.schedule
     observe = observe or (lambda x: x[:, :, : observed.shape[2]])
@@ -162,8 +161,8 @@ def dynamically_thresholded(denoise: Denoise, quantile: float = 0.995) -> Guided
 class Replacement:
     """A `project` for `samplers.sample`: overwrites the observed frames of z_t (Song et al. 2021).
 
-    observed: (b or 1, c, n, h, w), clean frames x^a in [-1, 1]. frames: their n indices, by default the
-    leading ones.
+    observed: (b or 1, c, n, h, w), clean frames x^a in [-1, 1].
+    frames: their n indices, by default the leading ones.
     draw: "fresh" takes z^a_s from q(z_s | x^a); "posterior" from q(z_s | x^a, z^a_t), with z^a_t the value it
     set at the level before. At t = 0 the frames are x^a itself.
     """

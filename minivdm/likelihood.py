@@ -81,11 +81,10 @@ def log_likelihood(
 
     Chen et al. 2018; Song et al. 2021, eq 39.
 
-    log p_0(z_0) = log p_1(z_1) + integral over t of div(dz/dt), both integrated from t_min to 1 by Heun's
-    method.
-    probes: 0 for the exact trace, else the number of Hutchinson's random signs. steps, grid: as in `sample`.
-    The prior p_1 is N(0, (alpha^2 + sigma^2) I) where variance is preserved, N(0, sigma^2 I) where it
-    explodes.
+    log p_0(z_0) = log p_1(z_1) + the integral over t of div(dz/dt), by Heun's method from t_min to 1. The prior
+    p_1 is N(0, prior_std^2 I) of the schedule.
+
+    steps, grid: as in `sample`. probes: 0 for the exact trace, else the number of Hutchinson's random signs.
     """
     schedule = denoise.schedule
     if callable(grid):
@@ -102,8 +101,7 @@ def log_likelihood(
         end, end_trace = divergence(lambda z, t=t: velocity(denoise, z, t), z + dt * start)  # type: ignore[misc]
         z = z + dt * (start + end) / 2
         change = change + dt * (start_trace + end_trace) / 2
-    std = schedule.sigma(1.0) if bool(schedule.alpha(1.0) == 1) else 1.0
-    return normal_log_prob(z, std) + change
+    return normal_log_prob(z, schedule.prior_std()) + change
 
 
 class Bound(NamedTuple):

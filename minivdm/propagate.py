@@ -57,16 +57,14 @@ class Propagation:
     def start(self, t: Tensor | float) -> Law:
         """x^a from the video's own law and, independent of it, z from the prior that sampling starts with.
 
-        Both flattened into one vector. The prior is the standard normal where variance is preserved, and
-        N(0, sigma^2 I) where it explodes.
+        Both flattened into one vector. The prior is N(0, prior_std^2 I) of the schedule.
         """
         a, d = self.a, len(self.video.covariance)
         mean = torch.zeros(a + d, dtype=torch.float64)
         mean[:a] = self.video.mean[self.places]
         covariance = torch.zeros(a + d, a + d, dtype=torch.float64)
         covariance[:a, :a] = self.video.covariance[self.places][:, self.places]
-        variance = self.schedule.sigma(t) ** 2 if bool(self.schedule.alpha(t) == 1) else 1.0
-        covariance[a:, a:] = variance * torch.eye(d, dtype=torch.float64)
+        covariance[a:, a:] = self.schedule.prior_std(t) ** 2 * torch.eye(d, dtype=torch.float64)
         return Law(mean, covariance)
 
     def step(self, law: Law, z_law: Callable[[Denoise, Tensor], Gaussian]) -> Law:

@@ -4,8 +4,7 @@ A step is a function `(denoise, z, t, s, generator=None) -> z_s` with s < t. Its
 `functools.partial(ddim_step, eta=1.0)`. The denoiser is any function (z, t) -> x_hat that carries a
 `.schedule`, trained, guided or exact.
 
-The random steps draw from a Gaussian that `<name>_law` returns as a formula; `minivdm.propagate` feeds on
-those laws.
+The random steps draw from a Gaussian, which `<name>_law` returns; `minivdm.propagate` works with those laws.
 """
 
 from __future__ import annotations
@@ -190,26 +189,23 @@ def sample(
     steps: int | None = None,
     step: Step = ddim_step,
     project: Callable[[Tensor, Tensor], Tensor] | None = None,
-    corrector: Callable[..., Tensor] | None = None,
     grid: Grid | Tensor | Sequence[float] = uniform_in_t,
     callback: Callable[[Tensor, Tensor], object] | None = None,
     progress: bool = False,
     generator: torch.Generator | None = None,
+    corrector: Callable[..., Tensor] | None = None,
 ) -> Tensor:
     """Walk z from the first time of a grid to its last; the one loop of every sampler.
 
-    noise: z at the grid's first time, any shape with the batch first. At t = 1 of a variance-preserving
-    schedule that
-        is standard normal noise; in general it is sigma(1) times it.
-    steps: how many denoising steps, where `grid` is a function of it. step: `(denoise, z, t, s, generator=)
-    -> z_s`.
-    project: `(z, t) -> z`, applied at the first level and at each level just reached: replacement enters
-    here.
-    corrector: `(denoise, z, t, generator=) -> z`, applied after each step but the last at the level just
-    reached, and
-        followed by `project` again: `langevin_step` makes it predictor-corrector sampling.
+    noise: z at the grid's first time, any shape with the batch first: standard normal noise times
+        `schedule.prior_std()`, which is 1 where variance is preserved.
+    steps: how many denoising steps, where `grid` is a function of it.
+    step: `(denoise, z, t, s, generator=) -> z_s`.
+    project: `(z, t) -> z`, applied at the first level and at each level just reached: here replacement enters.
     grid: a function (steps, schedule) -> times, or the decreasing times themselves, in [0, 1].
     callback: called as `(z, t)` after each step.
+    corrector: `(denoise, z, t, generator=) -> z`, applied at each level just reached but the last, and followed
+        by `project` once more: with `langevin_step` this is predictor-corrector sampling.
 
     t = 0 means clean data: where the grid ends there, the last step returns x_hat itself, without the noise
     that a truncated schedule still has at t = 0. A grid that ends earlier returns z of its last time.

@@ -27,7 +27,7 @@ def as_time(t: Tensor | float) -> Tensor:
     Values that already live on an accelerator are not checked: reading them would stall it at every training
     step.
     """
-    t = torch.as_tensor(t)
+    t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)  # not by way of float32
     if t.device.type == "mps":  # has no float64; these few numbers may as well be computed on the CPU
         t = t.cpu()
     t = t.to(torch.float64)
@@ -65,6 +65,10 @@ class Schedule(ABC):
     @abstractmethod
     def diffusion(self, t: Tensor | float) -> Tensor:
         """g(t) >= 0, the coefficient of the Brownian motion in the SDE."""
+
+    def prior_std(self, t: Tensor | float = 1.0) -> Tensor:
+        """Standard deviation of z_t for data of unit variance: 1 where variance is preserved. Sampling starts with it."""
+        return (self.alpha(t) ** 2 + self.sigma(t) ** 2).sqrt()
 
     def angle(self, t: Tensor | float) -> Tensor:
         """phi_t = arctan(sigma_t / alpha_t), in [0, pi/2] (Salimans & Ho 2022)."""
