@@ -60,7 +60,7 @@ def shown_text(output: nbformat.NotebookNode) -> str:
 def test_is_a_valid_notebook_with_a_numbered_name(path):
     nbformat.validate(read(path))
     assert re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem)
-    assert read(path).metadata.kernelspec.name == "python3"
+    assert read(path).metadata.get("kernelspec", {}).get("name") == "python3"
 
 
 def test_is_small(path):
@@ -121,7 +121,10 @@ def test_asks_for_a_prediction_and_checks_the_answer(path):
 
 @pytest.mark.parametrize("section", ["what goes wrong", "exercises", "references"])
 def test_has_its_closing_sections(path, section):
-    assert section in headings(path)
+    words = {section}
+    if path.stem.startswith("00"):  # the first lesson invites and points ahead instead
+        words |= {"exercises": {"try it"}, "references": {"where to go"}}.get(section, set())
+    assert any(word in headings(path) for word in words)
 
 
 def test_shows_pictures(path):
