@@ -67,7 +67,7 @@ class Schedule(ABC):
         """g(t) >= 0, the coefficient of the Brownian motion in the SDE."""
 
     def prior_std(self, t: Tensor | float = 1.0) -> Tensor:
-        """Standard deviation of z_t for data of unit variance: 1 where variance is preserved. Sampling starts with it."""
+        """Standard deviation of z_t for data of unit variance: 1 where variance is preserved."""
         return (self.alpha(t) ** 2 + self.sigma(t) ** 2).sqrt()
 
     def angle(self, t: Tensor | float) -> Tensor:
