@@ -119,7 +119,7 @@ def _sprite(frames: NDArray[np.uint8], levels: int) -> bytes:
     picture = to_image(row)
     if picture.mode == "L" and levels <= 16:
         # A palette of 16 packs two pixels into a byte.
-        indexed = Image.fromarray(np.rint(row[..., 0] / 255 * (levels - 1)).astype(np.uint8), mode=None)
+        indexed = Image.fromarray(np.rint(row[..., 0] / 255 * (levels - 1)).astype(np.uint8))
         packed = indexed.convert("P")
         packed.putpalette([round(255 * k / (levels - 1)) for k in range(levels) for _ in range(3)])
         picture = packed
