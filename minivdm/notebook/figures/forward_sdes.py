@@ -16,10 +16,10 @@ from torch import Tensor
 
 from minivdm.gaussian import expand
 from minivdm.notebook.style import colors, figure
-from minivdm.schedules import LinearSchedule, Schedule, SubVPSchedule, VESchedule
+from minivdm.schedules import CosineSchedule, LinearSchedule, Schedule, SubVPSchedule, VESchedule
 
 
-def generator(seed: int) -> torch.Generator:
+def seeded(seed: int) -> torch.Generator:
     """A seeded generator on the CPU."""
     return torch.Generator().manual_seed(int(seed))
 
@@ -91,7 +91,7 @@ def geometric_errors(
     strong: mean of |z - exact| over paths that share the Brownian motion. weak: |E z - e^mu|, where E z =
     (1 + mu / steps)^steps is known exactly.
     """
-    w = brownian(max(steps), paths, generator(seed))
+    w = brownian(max(steps), paths, seeded(seed))
     exact = torch.exp(mu - nu**2 / 2 + nu * w[-1])
     strong = []
     for n in steps:
@@ -111,7 +111,7 @@ def linear_errors(steps: Sequence[int], schedule: Schedule, paths: int = 4000, s
     """
     fine = 16 * max(steps)
     times = torch.linspace(0, 1, fine + 1, dtype=torch.float64)
-    w = brownian(fine, paths, generator(seed))
+    w = brownian(fine, paths, seeded(seed))
     middle = (times[1:] + times[:-1]) / 2
     weight = schedule.diffusion(middle) / schedule.alpha(middle)
     one = torch.tensor(1.0, dtype=torch.float64)
@@ -143,12 +143,13 @@ def _coarse(fine: Tensor, steps: int) -> Tensor:
 # ---- drawings ----------------------------------------------------------------------------------------------
 
 
-def draw_brownian(steps: int = 1000, paths: int = 5, seed: int = 0) -> Figure:
+def draw_brownian(steps: int = 1000, paths: int = 12, seed: int = 0) -> Figure:
     """A few paths under the curves +-2 sqrt(t), and what two of them look like a hundred times closer."""
-    w = brownian(steps, 400, generator(seed))
+    w = brownian(steps, 400, seeded(seed))
     t = torch.linspace(0, 1, steps + 1)
-    fig, (left, right) = figure(1, 2, width=8.4, height=3.0, width_ratios=[1.5, 1])
-    left.plot(t, w[:, 40 : 40 + paths], lw=1)
+    fig, (left, right) = figure(1, 2, width=8.8, height=3.0, width_ratios=[1.3, 1])
+    stride = max(1, steps // 250)  # finer than this would not show
+    left.plot(t[::stride], w[::stride, 1 : 1 + paths], lw=1)
     for sign in (-2, 2):
         left.plot(t, sign * t.sqrt(), color=colors.exact, lw=1.2, ls="--")
     left.set(xlabel="$t$", ylabel="$w_t$", title=f"{paths} paths; 95 % lie between the dashes")
@@ -157,7 +158,7 @@ def draw_brownian(steps: int = 1000, paths: int = 5, seed: int = 0) -> Figure:
         if total is not None:
             right.plot(torch.linspace(0, 1, n + 1)[1:], total, lw=1.4, label=f"{n} steps")
     right.plot([0, 1], [0, 1], color=colors.exact, lw=1.2, ls="--")
-    right.set(xlabel="$t$", ylabel=r"$\sum(\Delta w)^2$", title="One path's squared steps, summed")
+    right.set(xlabel="$t$", ylabel=r"$\sum(\Delta w)^2$", title="One path: squared steps, summed")
     right.legend()
     return fig
 
@@ -178,17 +179,17 @@ def draw_paths(beta_max: float = 20.0, kind: str = "VP", x: float = 1.5, seed: i
     steps, each = 250, 300
     t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     start = torch.tensor([x, -x], dtype=torch.float64).repeat_interleave(each)
-    z = simulate(schedule, start, steps, generator(seed))
+    z = simulate(schedule, start, steps, seeded(seed))
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-    fig, (left, right) = figure(
-        1, 2, width=6.4, height=3.0, width_ratios=[3.2, 1], sharey=True
-    )
+    fig, (left, right) = figure(1, 2, width=6.4, height=3.0, width_ratios=[3.2, 1], sharey=True)
     ends = torch.linspace(float(z[-1].min()) - 1, float(z[-1].max()) + 1, 200, dtype=torch.float64)
     density = torch.zeros_like(ends)
     for group, (point, color) in enumerate(((x, colors.data), (-x, colors.eps))):
         columns = slice(group * each, group * each + 8)
         left.plot(t, z[:, columns], color=color, lw=0.6, alpha=0.7)
-        left.fill_between(t, alpha * point - 2 * sigma, alpha * point + 2 * sigma, color=color, alpha=0.15, lw=0)
+        left.fill_between(
+            t, alpha * point - 2 * sigma, alpha * point + 2 * sigma, color=color, alpha=0.15, lw=0
+        )
         left.plot(t, alpha * point, color=color, lw=2)
         last = (ends - alpha[-1] * point) / sigma[-1]
         density = density + torch.exp(-(last**2) / 2) / (2 * math.sqrt(2 * math.pi) * sigma[-1])
@@ -222,10 +223,16 @@ def draw_families(beta_max: float = 20.0) -> Figure:
     """alpha, sigma, and g of VP, sub-VP and VE."""
     t = torch.linspace(0, 1, 201, dtype=torch.float64)
     fig, axes = figure(1, 3, width=9.6, height=2.9)
-    for kind, color in (("VP", colors.data), ("sub-VP", colors.v), ("VE", colors.eps)):
+    for kind, color, dashes in (
+        ("VP", colors.data, "-"),
+        ("sub-VP", colors.v, "--"),
+        ("VE", colors.eps, "-"),
+    ):
         schedule = process(kind, beta_max)
-        for ax, values in zip(axes, (schedule.alpha(t), schedule.sigma(t), schedule.diffusion(t)), strict=True):
-            ax.plot(t, values, color=color, label=kind)
+        for ax, values in zip(
+            axes, (schedule.alpha(t), schedule.sigma(t), schedule.diffusion(t)), strict=True
+        ):
+            ax.plot(t, values, dashes, color=color, label=kind)
     for ax, title in zip(axes, (r"signal $\alpha_t$", r"noise $\sigma_t$", "diffusion $g(t)$"), strict=True):
         ax.set(xlabel="$t$", title=title)
     axes[1].set_yscale("log")
@@ -256,15 +263,19 @@ def draw_moments(schedules: dict[str, Schedule], simulated: dict[str, Tensor], x
 
 def draw_last_step(steps: int = 100, log_snr_min: float = -20.0) -> Figure:
     """The variance that Euler-Maruyama has on the cosine schedule, near t = 1, against the exact one."""
-    from minivdm.schedules import CosineSchedule
-
     schedule = CosineSchedule(log_snr_min, 20.0)
     t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     fig, ax = figure(width=5.4, height=2.9)
     shown = slice(-min(steps, 25), None)
     ax.plot(t[shown], schedule.sigma(t)[shown] ** 2, color=colors.exact, label=r"$\sigma_t^2$")
-    ax.plot(t[shown], euler_moments(schedule, steps).variance[shown], "o-", color=colors.eps, lw=1,
-            label="Euler–Maruyama")
+    ax.plot(
+        t[shown],
+        euler_moments(schedule, steps).variance[shown],
+        "o-",
+        color=colors.eps,
+        lw=1,
+        label="Euler–Maruyama",
+    )
     ax.set(xlabel="$t$", title=f"variance of $z_t$, last steps of {steps}", ylim=(0.9, 2.1))
     ax.legend(loc="upper left")
     return fig
