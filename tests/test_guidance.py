@@ -181,7 +181,8 @@ def test_reconstruction_is_vdm_equation_7(w, generator):
     # With x_hat = K z the gradient is -2 K_a^T (x^a - K_a z), summed over the observed values, not averaged.
     t, z, observed = 0.4, normal(generator, 3, 1, 6, 1, 1), normal(generator, 3, 1, 2, 1, 1)
     alpha, sigma = SCHEDULE.alpha(t), SCHEDULE.sigma(t)
-    gain = alpha * VIDEO.covariance @ torch.linalg.inv(alpha**2 * VIDEO.covariance + sigma**2 * torch.eye(6, dtype=torch.float64))
+    c = VIDEO.covariance
+    gain = alpha * c @ torch.linalg.inv(alpha**2 * c + sigma**2 * torch.eye(6, dtype=torch.float64))
     x_hat = z.flatten(1) @ gain.T
     expected = x_hat + w * alpha * (observed.flatten(1) - x_hat[:, :2]) @ gain[:2]
     result = reconstruction(VIDEO.denoiser(SCHEDULE), observed, w)(z, t)
