@@ -22,16 +22,16 @@ from minivdm.schedules import Schedule
 from minivdm.time_grids import as_grid, uniform_in_t
 
 
-def push(law: Law, mean: Callable[[Tensor], Tensor], variance: Tensor) -> Law:
-    """The law of mean(u) + sqrt(variance) eps for u ~ law.
+def push(law: Law, affine: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Law:
+    """The law of A u + c + sqrt(variance) eps for u ~ law: mean A m + c, covariance A C A^T + diag(variance).
 
-    mean: (n, d) -> (n, d), affine in each row. variance: (d,). The law's mean m and covariance C become
-    A m + c and A C A^T + diag(variance).
+    affine: u (n, d) -> (A u + c for each row, variance (d,)).
     """
     d = len(law.mean)
-    offset = mean(torch.zeros(1, d, dtype=torch.float64))  # c
-    matrix = (mean(torch.eye(d, dtype=torch.float64)) - offset).T  # A
-    return Law(matrix @ law.mean + offset[0], matrix @ law.covariance @ matrix.T + torch.diag(variance))
+    probes = torch.cat([torch.zeros(1, d, dtype=torch.float64), torch.eye(d, dtype=torch.float64)])
+    rows, variance = affine(probes)
+    offset, matrix = rows[0], (rows[1:] - rows[0]).T  # c and A
+    return Law(matrix @ law.mean + offset, matrix @ law.covariance @ matrix.T + torch.diag(variance))
 
 
 class Propagation:
@@ -69,30 +69,29 @@ class Propagation:
 
     def step(self, law: Law, z_law: Callable[[Denoise, Tensor], Gaussian]) -> Law:
         """After a step given as (denoise, z) -> Gaussian; x^a stays as it is."""
-        variance = torch.zeros(len(law.mean), dtype=torch.float64)
 
-        def mean(u: Tensor) -> Tensor:
+        def affine(u: Tensor) -> tuple[Tensor, Tensor]:
             x_a, z = self._parts(u)
             after = z_law(self.condition(x_a), z)
+            variance = torch.zeros(u.shape[1], dtype=torch.float64)
             variance[self.a :] = after.variance
-            return torch.cat([u[:, : self.a], after.mean.flatten(1)], dim=1)
+            return torch.cat([u[:, : self.a], after.mean.flatten(1)], dim=1), variance
 
-        mean(law.mean[None])  # leaves the variance, which depends on the times alone
-        return push(law, mean, variance)
+        return push(law, affine)
 
     def replace(self, law: Law, t: Tensor | float) -> Law:
         """After replacement: z^a drawn afresh from q(z_t^a | x^a), and x^a itself at t = 0."""
         clean = bool(torch.as_tensor(t) == 0)
-        alpha = torch.tensor(1.0, dtype=torch.float64) if clean else self.schedule.alpha(t)
-        variance = torch.zeros(len(law.mean), dtype=torch.float64)
-        variance[self.a + self.places] = 0.0 if clean else self.schedule.sigma(t) ** 2
+        alpha = 1.0 if clean else float(self.schedule.alpha(t))
+        sigma = 0.0 if clean else float(self.schedule.sigma(t))
 
-        def mean(u: Tensor) -> Tensor:
-            u = u.clone()
-            u[:, self.a + self.places] = alpha * u[:, : self.a]
-            return u
+        def affine(u: Tensor) -> tuple[Tensor, Tensor]:
+            after, variance = u.clone(), torch.zeros(u.shape[1], dtype=torch.float64)
+            after[:, self.a + self.places] = alpha * u[:, : self.a]
+            variance[self.a + self.places] = sigma**2
+            return after, variance
 
-        return push(law, mean, variance)
+        return push(law, affine)
 
     def run(
         self,
