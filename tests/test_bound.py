@@ -191,6 +191,55 @@ def test_at_one_point_the_bound_is_the_exact_likelihood(generator) -> None:
         assert abs(mean + WORLD.log_prob(x).item()) < 4 * error
 
 
+def test_what_a_latent_knows_grows_by_half_the_squared_error(generator) -> None:
+    # D = KL(q(z | x) || q(z)) at one x, and dD/dSNR = (1/2) E||x - E[x | z]||^2: Guo et al. 2005, Kong et al. 2023.
+    x = torch.tensor([[0.9, 0.2]], dtype=torch.float64).expand(100_000, 2)
+    eps = noise_like(x, generator)
+    alpha = torch.ones(())
+
+    def knows(snr: float) -> torch.Tensor:
+        sigma = torch.as_tensor(snr).double() ** -0.5
+        log_q = -(eps**2).sum(1) / 2 - 2 * sigma.log() - math.log(2 * math.pi)
+        return log_q - WORLD.log_prob(x + sigma * eps, alpha, sigma)
+
+    for snr in (0.5, 4.0, 60.0):
+        slope = (knows(1.01 * snr) - knows(0.99 * snr)) / (0.02 * snr)  # the same eps in both
+        sigma = torch.tensor(snr).double() ** -0.5
+        error = (x - WORLD.posterior_mean(x + sigma * eps, alpha, sigma)).square().sum(1) / 2
+        mean, noise = mean_and_error(slope - error)
+        # 1e-3 of the error: the central difference's own, of second order in the 1 % that SNR is moved
+        assert abs(mean) < 4 * noise + 1e-3 * error.mean().item()
+
+
+def test_the_gap_is_the_denoisers_distance_from_the_exact_one(generator) -> None:
+    x, _ = WORLD.sample(8192, generator)
+    wrong, exact = BROADER.denoiser(COSINE), WORLD.denoiser(COSINE)
+    total = bound.continuous_bound(wrong, x, 32, generator=generator).total + WORLD.log_prob(x)
+    gap, noise = mean_and_error(total)
+    t, width = bound.by_log_snr((torch.arange(8192).double() + 0.5) / 8192, COSINE)
+    z = diffuse(x, t, COSINE, generator=generator)
+    distance = (wrong(z, t) - exact(z, t)).square().sum(1)
+    excess, error = mean_and_error(width * COSINE.log_snr(t).exp() * distance / 2)
+    assert abs(gap - excess) < 4 * math.hypot(noise, error) + 0.005
+
+
+def test_variance_of_an_estimate_is_that_of_its_formula(generator) -> None:
+    # Var[h / p] = integral of E[h^2] / p - L^2; for eps_hat = 0, h = ||eps||^2 / 2 has E h = 1 and E h^2 = 2 at d = 2.
+    class Nothing:
+        schedule = COSINE
+
+        def __call__(self, z, t):
+            return z / COSINE.alpha(t)[:, None]  # x_hat = z / alpha: the guess that there is no noise
+
+    x, _ = WORLD.sample(20_000, generator)
+    for times, reciprocal in ((bound.by_log_snr, 20.0), (bound.by_time, None)):
+        result = bound.continuous_bound(Nothing(), x, 2, times, False, generator)
+        _, inverse = times((torch.arange(100_000).double() + 0.5) / 100_000, COSINE)
+        second = 2 * inverse.mean() * reciprocal if reciprocal else 2 * (inverse**2).mean()
+        expected = (second - 20.0**2) / 2  # two draws
+        assert abs(result.diffusion.var() / expected - 1) < 0.15  # a variance's own error: heavy tails, 20,000 values
+
+
 def test_schedules_with_the_same_ends_have_the_same_bound(generator) -> None:
     x, _ = WORLD.sample(8192, generator)
     results = [

@@ -176,13 +176,17 @@ def weights() -> Figure:
 # ---- estimates ---------------------------------------------------------------------------------------------
 
 
-def estimators(estimates: Mapping[str, Tensor], exact: float) -> Figure:
-    """Repeated estimates of one bound, a row of dots per way to estimate it. estimates: name -> (n,)."""
+def estimators(estimates: Mapping[str, Tensor], exact: float, shown: int = 400) -> Figure:
+    """Repeated estimates of one bound, a row of dots per way to estimate it, beside their standard deviation.
+
+    estimates: name -> (n,), the first `shown` of which become dots.
+    """
     made, axes = figure(width=7.2, height=0.45 * len(estimates) + 1.1)
     jitter = torch.Generator().manual_seed(0)
     for row, values in enumerate(estimates.values()):
-        height = row + 0.5 * (torch.rand(len(values), generator=jitter) - 0.5)
-        axes.plot(values.double(), height, ".", color=colors.data, markersize=3, alpha=0.5)
+        dots = values[:shown].double()
+        height = row + 0.5 * (torch.rand(len(dots), generator=jitter) - 0.5)
+        axes.plot(dots, height, ".", color=colors.data, markersize=3, alpha=0.5)
         axes.text(1.01, row, f"std {values.std().item():.2f}", transform=axes.get_yaxis_transform(), va="center")
     axes.axvline(exact, color=colors.exact, linewidth=1.2)
     axes.set_yticks(range(len(estimates)), list(estimates))
