@@ -1,22 +1,21 @@
-r"""How probable data are to a model: exactly by the probability-flow ODE, and from below by the bound.
+r"""How probable data are to a model, by the probability-flow ODE and the divergence of its velocity.
 
-Both are in nats per sample; divide by the number of values for nats per dimension, and by log 2 for bits.
+In nats per sample; divide by the number of values for nats per dimension, and by log 2 for bits. `minivdm.bound`
+has the variational bound on the same number.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from minivdm.denoiser import Denoise, loss_weight
-from minivdm.gaussian import diffuse, expand
+from minivdm.denoiser import Denoise
+from minivdm.gaussian import expand
 from minivdm.ode import velocity
-from minivdm.samplers import Grid
-from minivdm.time_grids import as_grid, uniform_in_t
+from minivdm.time_grids import Grid, times_of, uniform_in_t
 
 Divergence = Callable[[Callable[[Tensor], Tensor], Tensor], tuple[Tensor, Tensor]]
 
@@ -72,14 +71,14 @@ def normal_log_prob(z: Tensor, std: Tensor | float = 1.0) -> Tensor:
 def log_likelihood(
     denoise: Denoise,
     x: Tensor,
-    steps: int | None = 200,
+    steps: int = 200,
     grid: Grid | Tensor | Sequence[float] = uniform_in_t,
     probes: int = 0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """log p(x) in nats, (b,), by the instantaneous change of variables.
 
-    Chen et al. 2018; Song et al. 2021, eq 39.
+    Chen et al. 2018; Song et al. 2021, eq 39:
 
     log p_0(z_0) = log p_1(z_1) + the integral over t of div(dz/dt), by Heun's method from t_min to 1. The prior
     p_1 is N(0, prior_std^2 I) of the schedule.
@@ -87,11 +86,9 @@ def log_likelihood(
     steps, grid: as in `sample`. probes: 0 for the exact trace, else the number of Hutchinson's random signs.
     """
     schedule = denoise.schedule
-    if callable(grid):
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"expected at least one step, got steps={steps}")
-        grid = grid(steps, schedule)
-    times = as_grid(grid).flip(0).clamp(min=schedule.t_min)
+    if probes < 0:
+        raise ValueError(f"expected probes >= 0, got {probes}")
+    times = times_of(grid, steps if callable(grid) else None, schedule).flip(0).clamp(min=schedule.t_min)
     divergence = hutchinson_divergence(signs_like(x, probes, generator)) if probes else exact_divergence
 
     z, change = x, torch.zeros(len(x), dtype=x.dtype, device=x.device)
@@ -102,56 +99,3 @@ def log_likelihood(
         z = z + dt * (start + end) / 2
         change = change + dt * (start_trace + end_trace) / 2
     return normal_log_prob(z, schedule.prior_std()) + change
-
-
-class Bound(NamedTuple):
-    """-log p(x) <= total, per sample (b,), in nats; `standard_error` of the Monte Carlo mean in it."""
-
-    total: Tensor
-    standard_error: Tensor
-    prior: Tensor
-    diffusion: Tensor
-    reconstruction: Tensor
-
-
-@torch.no_grad()
-def variational_bound(
-    denoise: Denoise,
-    x: Tensor,
-    draws: int = 64,
-    uniform_in: str = "log_snr",
-    generator: torch.Generator | None = None,
-) -> Bound:
-    """The continuous-time bound of a variance-preserving model (Kingma et al. 2021, eqs 11-18).
-
-    prior: KL(q(z_1 | x) || N(0, I)). reconstruction: -E log p(x | z_0), p(x | z_0) being Gaussian around
-    z_0 / alpha_0 with the variance of the noise in it. diffusion: (1/2) E of the integral of e^lambda ||x -
-    x_hat||^2 over lambda, from `draws` stratified values per sample: of lambda itself, or, with
-    uniform_in="t", of t with the weight -dlambda/dt. Both have the same mean; the second depends on the
-    schedule and varies much more.
-    """
-    if uniform_in not in ("t", "log_snr"):
-        raise ValueError(f"expected uniform_in to be 't' or 'log_snr', got {uniform_in!r}")
-    schedule, (b, d) = denoise.schedule, x.flatten(1).shape
-    first, last = torch.tensor([schedule.t_min, 1.0], dtype=torch.float64)
-    highest, lowest = schedule.log_snr(first), schedule.log_snr(last)
-    alpha, sigma = schedule.alpha(last), schedule.sigma(last)
-
-    terms = []
-    for i in range(draws):
-        u = (i + torch.rand(b, generator=generator, dtype=torch.float64)) / draws
-        if uniform_in == "t":
-            t = schedule.t_min + (1 - schedule.t_min) * u
-            weight = (1 - schedule.t_min) * loss_weight("elbo", t, schedule)
-        else:
-            t = schedule.time(lowest + (highest - lowest) * u).clamp(schedule.t_min, 1)
-            weight = (highest - lowest) * schedule.log_snr(t).exp() / 2
-        error = (x - denoise(diffuse(x, t, schedule, generator=generator), t)).square().flatten(1).sum(1)
-        terms.append(weight.to(error) * error)
-    diffusion = torch.stack(terms)  # (draws, b)
-
-    variance = sigma**2
-    prior = (alpha.to(x) * x).square().flatten(1).sum(1) / 2 + (d * (variance - 1 - variance.log()) / 2).to(x)
-    reconstruction = (d * (1 + math.log(2 * math.pi) - highest) / 2).to(x).expand(b)
-    mean = diffusion.mean(0)
-    return Bound(prior + mean + reconstruction, diffusion.std(0) / draws**0.5, prior, mean, reconstruction)

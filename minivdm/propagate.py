@@ -17,9 +17,9 @@ from torch import Tensor
 from minivdm.denoiser import Denoise
 from minivdm.exact import GaussianVideo, Law
 from minivdm.gaussian import Gaussian
-from minivdm.samplers import Grid, ancestral_law
+from minivdm.samplers import ancestral_law
 from minivdm.schedules import Schedule
-from minivdm.time_grids import as_grid, uniform_in_t
+from minivdm.time_grids import Grid, times_of, uniform_in_t
 
 
 def push(law: Law, affine: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Law:
@@ -106,11 +106,7 @@ class Propagation:
         Arguments as there; replace: whether the observed frames are replaced at every level. Returns the
         joint law of a whole video: x^a at the observed frames, the generated values elsewhere.
         """
-        if callable(grid):
-            if steps is None:
-                raise ValueError("expected a number of steps for this grid, got None")
-            grid = grid(steps, self.schedule)
-        times = as_grid(grid)
+        times = times_of(grid, steps, self.schedule)
         replace = replace and self.a > 0
         law = self.start(times[0])
         law = self.replace(law, times[0]) if replace else law

@@ -29,8 +29,7 @@ from minivdm.gaussian import (
     transition,
 )
 from minivdm.ode import DPMSolverPlusPlus2M, angular_ddim_step, euler_step, heun_step
-from minivdm.schedules import Schedule
-from minivdm.time_grids import as_grid, karras, uniform_in_log_snr, uniform_in_t
+from minivdm.time_grids import Grid, as_grid, karras, times_of, uniform_in_log_snr, uniform_in_t
 
 __all__ = [
     "Denoise",
@@ -57,7 +56,6 @@ __all__ = [
 ]
 
 Step = Callable[..., Tensor]
-Grid = Callable[[int, Schedule], Tensor]
 
 
 # ---- random steps: a Gaussian whose mean is a function of z ------------------------------------------------
@@ -173,12 +171,6 @@ def langevin_step(
     return draw(langevin_law(denoise, z, t, delta), generator)
 
 
-def _count(steps: int | None) -> int:
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"expected at least one step, got steps={steps}")
-    return steps
-
-
 # ---- the loop ----------------------------------------------------------------------------------------------
 
 
@@ -213,12 +205,7 @@ def sample(
     schedule = getattr(denoise, "schedule", None)
     if schedule is None:
         raise TypeError("expected a denoiser that carries its noise schedule as .schedule, got one without")
-    if callable(grid):
-        grid = grid(_count(steps), schedule)
-    times = as_grid(grid)
-    if steps not in (None, len(times) - 1):
-        raise ValueError(f"expected a grid of {steps} steps, got one of {len(times) - 1}")
-
+    times = times_of(grid, steps, schedule)
     z = noise if project is None else project(noise, times[0])
     for t, s in tqdm(list(zip(times[:-1], times[1:], strict=True)), disable=not progress, desc="sampling"):
         z = denoise(z, t) if s == 0 else step(denoise, z, t, s, generator=generator)
@@ -251,7 +238,7 @@ def invert(
     it: z_t <- z_t + (z_s - ddim(z_t)). One suffices for a round trip to 1e-3 in 200 steps; 0 is the bare update.
     """
     schedule = denoise.schedule
-    times = as_grid(grid(_count(steps), schedule) if callable(grid) else grid).flip(0)
+    times = times_of(grid, steps, schedule).flip(0)
     z = x
     for s, t in zip(times[:-1], times[1:], strict=True):
         start = s.clamp(min=schedule.t_min)
@@ -277,6 +264,6 @@ def sdedit(
 
     The larger t, the more of x is made anew. options: as for `sample`.
     """
-    times = torch.linspace(float(t), 0, _count(steps) + 1, dtype=torch.float64)
+    times = float(t) * times_of(uniform_in_t, steps, denoise.schedule)
     z = diffuse(x, times[0], denoise.schedule, generator=generator)
     return sample(denoise, z, step=step, grid=times, generator=generator, **options)

@@ -2,12 +2,15 @@ r"""Where a sampler stops on its way: (steps, schedule) -> times (steps + 1,), d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from minivdm.schedules import Schedule, as_time
+
+Grid = Callable[[int, Schedule], Tensor]
 
 
 def uniform_in_t(steps: int, schedule: Schedule) -> Tensor:
@@ -51,4 +54,19 @@ def as_grid(times: Tensor | Sequence[float]) -> Tensor:
     times = as_time(torch.as_tensor(times).cpu())
     if times.ndim != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
         raise ValueError(f"expected a strictly decreasing grid of two times or more, got {times.tolist()}")
+    return times
+
+
+def times_of(grid: Grid | Tensor | Sequence[float], steps: int | None, schedule: Schedule) -> Tensor:
+    """The times of a grid, whether it is a function (steps, schedule) -> times or the times themselves.
+
+    ValueError where there is no step, where the times do not decrease, or where they are not `steps` steps.
+    """
+    if callable(grid):
+        if not isinstance(steps, Integral) or steps < 1:
+            raise ValueError(f"expected at least one step, got steps={steps}")
+        grid = grid(int(steps), schedule)
+    times = as_grid(grid)
+    if steps not in (None, len(times) - 1):
+        raise ValueError(f"expected a grid of {steps} steps, got one of {len(times) - 1}")
     return times

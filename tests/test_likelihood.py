@@ -12,7 +12,6 @@ from minivdm.likelihood import (
     log_likelihood,
     normal_log_prob,
     signs_like,
-    variational_bound,
 )
 from minivdm.schedules import CosineSchedule, LinearSchedule, SubVPSchedule, VESchedule
 
@@ -82,48 +81,11 @@ def test_hutchinson_likelihood_is_unbiased(generator):
     assert (estimates.mean() - exact).abs() < 5 * estimates.std() / math.sqrt(n)
 
 
-@pytest.mark.parametrize("schedule", [CosineSchedule(), CosineSchedule(-12, 12), LinearSchedule()], ids=str)
-@pytest.mark.parametrize("uniform_in", ["t", "log_snr"])
-def test_bound_is_tight_for_the_exact_denoiser(uniform_in, schedule, generator):
-    # Its value does not depend on the schedule nor on how lambda is drawn. Four standard errors of the mean.
-    x, _ = MIXTURE.sample(256, generator)
-    bound = variational_bound(MIXTURE.denoiser(schedule), x, draws=64, uniform_in=uniform_in, generator=generator)
-    gap = bound.total + MIXTURE.log_prob(x)
-    error = bound.standard_error.square().sum().sqrt() / 256
-    assert gap.mean().abs() < 4 * error
-
-
-def test_bound_of_another_model_is_its_own_likelihood_and_lies_above(generator):
-    # The denoiser of a wider mixture p' makes p' the model: the bound is -log p'(x), and exceeds -log p(x) on average.
-    x, _ = MIXTURE.sample(256, generator)
-    wider = GaussianMixture.ring(5, 1.0, 1.0)
-    bound = variational_bound(wider.denoiser(CosineSchedule(-12, 12)), x, draws=64, generator=generator)
-    error = bound.standard_error.square().sum().sqrt() / 256
-    assert (bound.total + wider.log_prob(x)).mean().abs() < 4 * error
-    assert (bound.total + MIXTURE.log_prob(x)).mean() > 4 * error
-
-
-def test_uniform_in_lambda_varies_less(generator):
-    x, _ = MIXTURE.sample(64, generator)
-    by_t, by_log_snr = (
-        variational_bound(MIXTURE.denoiser(CosineSchedule()), x, 64, uniform_in, generator).standard_error.mean()
-        for uniform_in in ("t", "log_snr")
-    )
-    assert by_log_snr < 0.7 * by_t
-
-
-def test_bound_of_a_gaussian_in_closed_form(generator):
-    # x ~ N(0, I): with x_hat = alpha z, ||x - x_hat||^2 integrates to -log p(x) with prior and reconstruction.
-    video = GaussianVideo(3, 0.0)
-    x = video.sample(64, generator)
-    bound = variational_bound(video.denoiser(CosineSchedule(-12, 12)), x, draws=256, generator=generator)
-    gap = bound.total + video.log_prob(x)
-    assert gap.mean().abs() < 4 * bound.standard_error.square().sum().sqrt() / 64
-
-
 def test_bad_input_is_named():
     denoise, x = MIXTURE.denoiser(CosineSchedule()), torch.zeros(2, 2)
     with pytest.raises(ValueError, match="at least one step"):
         log_likelihood(denoise, x, steps=0)
-    with pytest.raises(ValueError, match="uniform_in"):
-        variational_bound(denoise, x, uniform_in="sigma")
+    with pytest.raises(ValueError, match="probes"):
+        log_likelihood(denoise, x, probes=-1)
+    with pytest.raises(ValueError, match="decreasing"):
+        log_likelihood(denoise, x, grid=[0.0, 1.0])
