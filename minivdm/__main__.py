@@ -1,4 +1,4 @@
-"""The command line: python -m minivdm train | sample | export | doctor."""
+"""The command line: python -m minivdm train | sample | export | progress | doctor."""
 
 from __future__ import annotations
 
@@ -79,6 +79,18 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
+def progress(args: argparse.Namespace) -> int:
+    """Record what a run's snapshots generate from the same noise."""
+    from pathlib import Path
+
+    from minivdm import progress as history
+
+    path = history.record(args.run, Path(args.to) if args.to else None, args.name, tuple(args.digits), args.steps,
+                          args.weight, args.seed)
+    print(f"{len(history.read(path).clips)} stages, {path.stat().st_size / 1e3:.0f} kB in {path}")
+    return 0
+
+
 def doctor(args: argparse.Namespace) -> int:
     """Say what is there and what is missing."""
     from minivdm import doctor as diagnosis
@@ -132,6 +144,17 @@ def parser() -> argparse.ArgumentParser:
     add.add_argument("--name", help="name of the weights (default: that of the configuration)")
     add.add_argument("--to", metavar="FOLDER", help="where to (default: the package's own weights)")
     add.add_argument("--metrics", metavar="FILE.json", help="measured figures for the card")
+
+    add = commands.add_parser("progress", help="what a run's snapshots generate, from noise to digits")
+    add.set_defaults(call=progress)
+    add.add_argument("run", metavar="DIR", help="folder of the run")
+    add.add_argument("--name", help="name of the weights it belongs to (default: that of the configuration)")
+    add.add_argument("--to", metavar="FOLDER", help="where to (default: the package's own weights)")
+    add.add_argument("--digits", type=int, nargs="+", default=[2, 3, 7], metavar="DIGIT", help="one clip of each "
+                     "(default: 2 3 7)")
+    add.add_argument("--steps", type=int, default=64, help="denoising steps (default: 64)")
+    add.add_argument("--weight", type=float, default=1.0, help="guidance weight, 0 = none (default: 1)")
+    add.add_argument("--seed", type=int, default=0)
 
     add = commands.add_parser("doctor", help="what machine, packages, data and weights there are, and what is missing")
     add.set_defaults(call=doctor)

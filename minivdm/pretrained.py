@@ -89,7 +89,8 @@ def load(source: str | Path = "moving-mnist-32", device: str | torch.device = "c
 
 def export(run: str | Path, name: str | None = None, folder: Path | None = None,
            metrics: dict[str, Any] | None = None, clips: int = 64) -> Path:
-    """Write the moving average of a run in half precision, with its card, into `folder`; returns the weights' path.
+    """Write the moving average of a run in half precision, with its card and its metrics, into `folder`; returns the
+    weights' path.
 
     metrics: measured figures for the card. clips: how many test clips the held-out loss on the card is measured on.
     Raises FileNotFoundError or DamagedCheckpoint where `run` is no run.
@@ -106,7 +107,8 @@ def export(run: str | Path, name: str | None = None, folder: Path | None = None,
     checkpoints.load_weights(network, {key: value.float() for key, value in half.items()})
     denoiser = Denoiser(network.eval(), build.schedule(config), target=config.target)
     held_out = monitor.held_out(denoiser, build.data(config, split="test"), clips)
-    rows = [row for row in monitor.rows(Path(run) / "metrics.jsonl") if row.get("kind") == "train"]
+    found_rows = [row for row in monitor.rows(Path(run) / "metrics.jsonl") if row["clips"] <= state["clips"]]
+    rows = [row for row in found_rows if row["kind"] == "train"]
     path = (folder or FOLDER) / f"{name}.safetensors"
     digest = checkpoints.write_tensors(path, half, {"config": json.dumps(config.to_dict()),
                                                     "clips": str(state["clips"])})
@@ -119,4 +121,6 @@ def export(run: str | Path, name: str | None = None, folder: Path | None = None,
         "held_out": {"clips": clips, "split": "test", **held_out},
         "train_loss_by_log_snr": {"edges": list(monitor.EDGES), "loss": monitor.mean_by_bin(rows)},
         "metrics": metrics or {}, "config": config.to_dict()})
+    log = "".join(json.dumps(row) + "\n" for row in found_rows)
+    checkpoints.write_atomic(path.with_suffix(".metrics.jsonl"), log.encode())
     return path
