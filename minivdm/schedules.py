@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 
-def as_time(t: Tensor | float) -> Tensor:
+def as_time(t: Tensor | float | Sequence[float]) -> Tensor:
     """Times as a float64 tensor of the same shape; ValueError where one lies outside [0, 1].
 
     Values that already live on an accelerator are not checked: reading them would stall it at every training

@@ -36,8 +36,8 @@ def karras(
 ) -> Tensor:
     """Times at which (sigma / alpha)^{1 / rho} falls in equal steps from sigma_max to sigma_min; then 0.
 
-    Karras et al. 2022, eq 5. The ends are confined to what the schedule reaches. The grid may start below t =
-    1.
+    Karras et al. 2022, eq 5. The ends are confined to what the schedule reaches, and the grid may start
+    below t = 1.
     """
     if not 0 < sigma_min < sigma_max:
         raise ValueError(f"expected 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
@@ -51,7 +51,7 @@ def karras(
 
 def as_grid(times: Tensor | Sequence[float]) -> Tensor:
     """Times as a float64 tensor on the CPU; ValueError unless they strictly decrease, two or more."""
-    times = as_time(torch.as_tensor(times).cpu())
+    times = as_time(times.cpu() if isinstance(times, Tensor) else times)
     if times.ndim != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
         raise ValueError(f"expected a strictly decreasing grid of two times or more, got {times.tolist()}")
     return times

@@ -185,7 +185,7 @@ def test_every_sampler_reaches_the_data(step, schedule, generator):
 def test_the_last_step_returns_x_hat_itself(schedule, step, generator):
     # At t = 0 alpha is 1 and the noise is gone, though a truncated schedule still has sigma_0 > 0.
     denoise, z = MIXTURE.denoiser(schedule), normal(generator, 4, 2)
-    assert torch.equal(sample(denoise, z, step=step, grid=[0.3, 0.0]), denoise(z, torch.tensor(0.3).double()))
+    assert torch.equal(sample(denoise, z, step=step, grid=[0.3, 0.0]), denoise(z, 0.3))
 
 
 def test_a_grid_that_ends_early_returns_its_latent(generator):
