@@ -17,6 +17,7 @@ from torch import Tensor
 
 from minivdm.denoiser import Denoise
 from minivdm.gaussian import diffuse, expand, noise_like, posterior
+from minivdm.observe import BadObservation, NotDifferentiable
 from minivdm.schedules import Schedule, as_time
 
 
@@ -103,34 +104,81 @@ def reconstruction(
     observed: Tensor,
     weight: float,
     observe: Callable[[Tensor], Tensor] | None = None,
+    variance: str = "vdm",
 ) -> Guided:
     """x_tilde = x_hat - (w alpha_t / 2) grad_z ||x^a - observe(x_hat(z_t))||^2, the square a sum.
 
     VDM eqs 7, 8.
 
     At w = 1 it adds grad log q(x^a | z_t) to the score, under the approximation that x^a given z_t is
-    N(observe(x_hat(z_t)), (sigma^2 / alpha^2) I). Used together with `Replacement` of z^a.
+    N(observe(x_hat), (sigma^2 / alpha^2) I). Used together with `Replacement` of z^a. Costs one call of the
+    denoiser and one backward pass through it.
 
     observed: x^a, (b or 1, ...), what `observe` returns of clean data.
-    observe: x (b, ...) -> like `observed`, differentiable; by default the leading frames, as many as `observed`
-        (b, c, n, h, w) has. A downsampler makes it super-resolution (eq 8). Several observations at once go in
-        flattened and concatenated.
+    observe: x (b, ...) -> like `observed`, differentiable, each sample by itself; by default the leading frames,
+        as many as `observed` (b, c, n, h, w) has. A downsampler makes it super-resolution (eq 8). See
+        `minivdm.observe` for operators, and for several of them at once.
+    variance: "vdm" as above; "pigdm" approximates x^a given z_t by N(H x_hat, r^2 H H^T) with r^2 = sigma^2 /
+        (alpha^2 + sigma^2), H a linear `observe`: exact at w = 1 where the data are white with variance 1 (Song et
+        al. 2023, "Pseudoinverse-guided diffusion models for inverse problems", eqs 7, 8; their sampler multiplies
+        the result by r^2 again).
     """
+    if variance not in ("vdm", "pigdm"):
+        raise ValueError(f"expected variance to be 'vdm' or 'pigdm', got {variance!r}")
     weight, schedule = _finite(weight), denoise.schedule
-    observe = observe or (lambda x: x[:, :, : observed.shape[2]])
+    sees = observe or (lambda x: x[:, :, : observed.shape[2]])
 
     def error(z: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         x_hat = denoise(z, t)
-        seen = observe(x_hat)
+        seen = sees(x_hat)
         if seen.shape[1:] != observed.shape[1:] or observed.shape[0] not in (1, seen.shape[0]):
-            raise ValueError(f"expected observed of shape {tuple(seen.shape)}, got {tuple(observed.shape)}")
-        return x_hat, (observed.to(seen) - seen).square().sum()
+            raise BadObservation(f"expected observed of shape {tuple(seen.shape)}, got {tuple(observed.shape)}")
+        if not seen.requires_grad:
+            raise NotDifferentiable("observe: expected a differentiable function, got a result without gradient")
+        residual = observed.to(seen) - seen
+        if variance == "vdm":
+            return x_hat, -residual.square().sum() / 2
+        return x_hat, (_whitened(residual, sees, x_hat).detach() * seen).sum()
 
     def guided(z: Tensor, t: Tensor | float) -> Tensor:
         x_hat, gradient = _with_gradient(lambda z: error(z, t), z)
-        return x_hat - expand(weight * schedule.alpha(t) / 2, z) * gradient
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        scale = alpha if variance == "vdm" else (alpha**2 + sigma**2) / alpha  # (sigma^2 / alpha) / variance
+        return x_hat + expand(weight * scale, z) * gradient
 
     return Guided(guided, schedule)
+
+
+def _whitened(residual: Tensor, observe: Callable[[Tensor], Tensor], like: Tensor, rounds: int = 20) -> Tensor:
+    """(H H^T)^{-1} residual for a linear `observe` H, by conjugate gradients: no matrix, no call of the network.
+
+    One round where all values of H H^T x are multiples of x, as for frames, pixels and means of blocks. Where H H^T
+    is singular, because one value is observed twice, it finds the solution of least norm.
+    """
+    with torch.enable_grad():
+        x = torch.zeros_like(like, requires_grad=True)
+        seen = observe(x)
+
+    def gram(u: Tensor) -> Tensor:  # H H^T u
+        (back,) = torch.autograd.grad(seen, x, u, retain_graph=True)
+        with torch.no_grad():
+            return observe(back)
+
+    def dot(u: Tensor, v: Tensor) -> Tensor:  # of each sample, (b,)
+        return (u * v).flatten(1).sum(1)
+
+    r = residual.detach()
+    u, direction, size = torch.zeros_like(r), r, dot(r, r)
+    enough = torch.finfo(r.dtype).eps ** 2 * size
+    for _ in range(rounds):
+        if bool((size <= enough).all()):
+            break
+        image = gram(direction)
+        step = size / dot(direction, image).clamp(min=torch.finfo(r.dtype).tiny)
+        u, r = u + expand(step, u) * direction, r - expand(step, r) * image
+        size, last = dot(r, r), size
+        direction = r + expand(size / last.clamp(min=torch.finfo(r.dtype).tiny), r) * direction
+    return u
 
 
 def clipped(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Guided:
