@@ -66,11 +66,10 @@ def gaussian_kl(
 def prior_term(x: Tensor, schedule: Schedule) -> Tensor:
     """KL(q(z_1 | x) || p(z_1)), (b,): what the last latent still tells about x (Kingma et al. 2021, eq 11).
 
-    p(z_1) is N(0, I), or N(0, sigma_1^2 I) where alpha = 1 throughout.
+    p(z_1) is N(0, prior_std^2 I) of the schedule: N(0, I) where variance is preserved.
     """
-    alpha, sigma = schedule.alpha(1.0), schedule.sigma(1.0)
-    variance = sigma**2 if bool(alpha == 1) else 1.0
-    return gaussian_kl(expand(alpha, x) * x, sigma**2, torch.zeros_like(x), variance)
+    mean = expand(schedule.alpha(1.0), x) * x
+    return gaussian_kl(mean, schedule.sigma(1.0) ** 2, torch.zeros_like(x), schedule.prior_std() ** 2)
 
 
 def reconstruction_term(x: Tensor, schedule: Schedule) -> Tensor:
