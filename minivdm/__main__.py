@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: idle threads otherwise spin and slow each other
 
@@ -64,6 +65,55 @@ def sample(args: argparse.Namespace) -> int:
     written = pictures.save(videos, Path(args.out), fps=args.fps, zoom=args.zoom)
     print(f"{args.count} clips of {f} frames in {written}")
     return 0
+
+
+def edit(args: argparse.Namespace) -> int:
+    """Extend, interpolate or upscale clips, and write them as GIF or PNG."""
+    import functools
+    from pathlib import Path
+
+    import torch
+
+    from minivdm import distributed, pictures, pretrained, samplers, tasks
+    from minivdm.observe import Downsample
+
+    pictures.check(args.out, args.fps, args.zoom)  # before the work, not after it
+    _, device = distributed.join(args.device)
+    denoise = pretrained.load(args.weights, device)
+    labels = tasks.multi_hot(args.labels, denoise.config.labels) if args.labels is not None else None
+    steps = {"ddim": samplers.ddim_step, "ancestral": functools.partial(samplers.ancestral_step, gamma=args.gamma)}
+    options = {
+        "labels": labels, "weight": args.weight if labels is not None else 0.0, "steps": args.steps,
+        "step": steps[args.sampler], "corrector": samplers.langevin_step if args.langevin else None,
+        "reconstruction_weight": args.reconstruction, "progress": True,
+        "generator": torch.Generator(device).manual_seed(args.seed),
+    }
+    video = _given(args, denoise).to(device)
+    if args.command == "extend":
+        order = functools.partial(getattr(tasks, args.order), overlap=args.overlap)
+        done = tasks.extend(denoise, video, args.frames, backwards=args.backwards, order=order, method=args.method,
+                            **options)
+    elif args.command == "interpolate":
+        known = video if args.video else video[:, :, :: args.between + 1]
+        done = tasks.interpolate(denoise, known, args.between, method=args.method, **options)
+    else:  # without a file, test clips are made small first
+        known = video if args.video else Downsample(args.space, args.every)(video)
+        done = tasks.super_resolve(denoise, known, args.space, args.every, **options)
+    written = pictures.save(done, Path(args.out), fps=args.fps, zoom=args.zoom)
+    print(f"{len(done)} clips of {done.shape[2]} frames in {written}")
+    return 0
+
+
+def _given(args: argparse.Namespace, denoise: Any) -> Any:
+    """The clips to start from: a file's, or Moving-MNIST's test clips as the weights know them."""
+    from minivdm import build, video_files
+
+    if args.video:
+        return video_files.load(args.video)
+    if args.count < 1:
+        raise ValueError(f"--count: expected at least 1, got {args.count}")
+    clips = build.data(denoise.config, denoise.shape[1], split="test")
+    return clips.clips(range(args.seed * args.count, (args.seed + 1) * args.count)).video
 
 
 def export(args: argparse.Namespace) -> int:
@@ -138,6 +188,12 @@ def parser() -> argparse.ArgumentParser:
     add.add_argument("--out", default="samples.gif", help="NAME.gif (animation) or NAME.png (filmstrips)")
     add.add_argument("--device", help="cpu, cuda or mps (default: the best there is)")
 
+    for name, what in {"extend": "make clips longer, block by block", "interpolate": "make the frames between frames",
+                       "upscale": "make the pixels, and frames, that small clips lack"}.items():
+        add = commands.add_parser(name, help=what)
+        add.set_defaults(call=edit)
+        _edit_options(add, name)
+
     add = commands.add_parser("export", help="make a run's weights small, with a card")
     add.set_defaults(call=export)
     add.add_argument("run", metavar="DIR", help="folder of the run")
@@ -159,6 +215,37 @@ def parser() -> argparse.ArgumentParser:
     add = commands.add_parser("doctor", help="what machine, packages, data and weights there are, and what is missing")
     add.set_defaults(call=doctor)
     return top
+
+
+def _edit_options(add: argparse.ArgumentParser, name: str) -> None:
+    add.add_argument("--weights", default="moving-mnist-32", help="as for sample (default: moving-mnist-32)")
+    add.add_argument("--video", metavar="FILE.npy", help="clips to start from: bytes, or values in [-1, 1], "
+                     "(f, h, w), (b, f, h, w) or (b, c, f, h, w) (default: test clips of Moving-MNIST)")
+    add.add_argument("--count", type=int, default=4, help="how many test clips (default: 4)")
+    if name == "extend":
+        add.add_argument("--frames", type=int, default=64, help="length of the result (default: 64)")
+        add.add_argument("--backwards", action="store_true", help="make what came before")
+        add.add_argument("--order", choices=("autoregressive", "hierarchical"), default="autoregressive")
+        add.add_argument("--overlap", type=int, help="known frames that a block begins with (default: half a block)")
+    elif name == "interpolate":
+        add.add_argument("--between", type=int, default=2, help="new frames between any two known (default: 2)")
+    else:
+        add.add_argument("--space", type=int, default=2, help="times as many pixels along each side (default: 2)")
+        add.add_argument("--every", type=int, default=1, help="times as many frames (default: 1)")
+    if name != "upscale":
+        add.add_argument("--method", choices=("reconstruction", "replacement"), default="reconstruction")
+    add.add_argument("--reconstruction", type=float, default=2.0, metavar="W", help="weight w_r (default: 2)")
+    add.add_argument("--labels", type=int, nargs="+", metavar="DIGIT", help="digits that each clip shall show")
+    add.add_argument("--weight", type=float, default=1.0, help="guidance weight of the labels (default: 1)")
+    add.add_argument("--steps", type=int, default=64, help="denoising steps per block (default: 64)")
+    add.add_argument("--sampler", choices=("ddim", "ancestral"), default="ancestral")
+    add.add_argument("--gamma", type=float, default=0.1, help="variance of ancestral, 0 to 1 (default: 0.1)")
+    add.add_argument("--langevin", action="store_true", help="a Langevin correction after each step")
+    add.add_argument("--seed", type=int, default=0, help="of the noise, and of which test clips (default: 0)")
+    add.add_argument("--fps", type=float, default=8.0, help="frames per second of a GIF (default: 8)")
+    add.add_argument("--zoom", type=int, default=2, help="size of a pixel in the picture (default: 2)")
+    add.add_argument("--out", default=f"{name}.gif", help="NAME.gif (animation) or NAME.png (filmstrips)")
+    add.add_argument("--device", help="cpu, cuda or mps (default: the best there is)")
 
 
 def main(argv: list[str] | None = None) -> int:
