@@ -20,13 +20,13 @@ PACKAGE = ROOT / "minivdm"
 
 #: Each room imports only from rooms before it.
 ROOMS = (
-    *("data", "schedules", "unet3d", "moving_mnist", "metrics", "muon", "configs", "distributed"),
-    *("time_grids", "gaussian", "denoiser", "exact", "guidance", "ode", "samplers", "likelihood", "score_matching"),
-    *("propagate", "tasks", "checkpoints", "pictures", "build", "monitor", "pretrained", "training", "doctor"),
-    *("notebook", "checks", "__main__"),
+    *("data", "schedules", "unet3d", "moving_mnist", "metrics", "frechet", "metrics_video", "muon", "configs"),
+    *("distributed", "video_files", "points", "time_grids", "gaussian", "denoiser", "exact", "observe", "guidance"),
+    *("ode", "samplers", "likelihood", "bound", "score_matching", "propagate", "blocks", "tasks", "checkpoints"),
+    *("pictures", "build", "monitor", "pretrained", "training", "progress", "doctor", "notebook", "checks", "__main__"),
 )
 #: The ground floor, with the rooms it may use nevertheless.
-GROUND = {"schedules": set(), "unet3d": set(), "metrics": set(), "moving_mnist": {"data"}}
+GROUND: dict[str, set[str]] = {"schedules": set(), "unet3d": set(), "metrics": set(), "moving_mnist": {"data"}}
 SHOWS_PICTURES = {"notebook", "checks", "__main__"}
 ONLY_FOR_PICTURES = {"matplotlib", "ipywidgets", "IPython"}
 

@@ -106,7 +106,7 @@ def test_ends_no_figure_with_a_repr(path):
 
 
 def test_opens_with_what_is_needed(path):
-    opening = "\n".join(cell.source for cell in read(path).cells[:3] if cell.cell_type == "markdown").lower()
+    opening = "\n".join(cell.source for cell in read(path).cells[:6] if cell.cell_type == "markdown").lower()
     assert opening.startswith("# "), "the first line is the title"
     for word in ("prerequisite", "minutes"):
         assert word in opening, f"the opening names no {word!r}"
