@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -100,6 +101,43 @@ def test_same_seed_same_sample(run, tmp_path):
 def test_wrong_sample_commands(capsys, run, tmp_path, words, says):
     base = ["sample", "--weights", run, "--out", tmp_path / "x.gif"]
     assert says in fails(capsys, *base, *words)
+
+
+EDITS = [["extend", "--frames", "7"], ["extend", "--frames", "9", "--backwards", "--overlap", "1"],
+         ["extend", "--frames", "12", "--order", "hierarchical", "--method", "replacement", "--labels", "3"],
+         ["interpolate", "--between", "2", "--langevin"], ["upscale"],
+         ["upscale", "--space", "4", "--every", "2"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", EDITS)
+def test_edits_write_an_animation(run, tmp_path, words):
+    out = tmp_path / "clips.gif"
+    assert main([*words, "--weights", str(run), "--steps", "2", "--count", "2", "--out", str(out)]) == 0
+    frames = int(words[2]) if words[0] == "extend" else 3 if "--every" in words else 4
+    with Image.open(out) as image:
+        assert image.n_frames == frames
+        assert image.size == (2 * (2 * 16 + 1) + 1, 2 * 16 + 2)
+
+
+def test_edits_start_from_videos_of_ones_own(run, tmp_path):
+    np.save(tmp_path / "small.npy", np.zeros((2, 4, 8, 8), dtype=np.uint8))
+    out = tmp_path / "large.png"
+    words = ["--video", str(tmp_path / "small.npy"), "--weights", str(run), "--zoom", "1", "--out", str(out)]
+    assert main(["upscale", "--steps", "2", *words]) == 0
+    with Image.open(out) as image:
+        assert image.size == (4 * 17 + 1, 2 * 17 + 1)
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (["extend", "--frames", "4"], "NoNewFrames"), (["extend", "--overlap", "4"], "TooManyObserved"),
+    (["extend", "--video", "nothing.npy"], "found nothing"), (["interpolate", "--between", "0"], "NoNewFrames"),
+    (["upscale", "--space", "3"], "BadObservation"), (["upscale", "--space", "1"], "NoNewFrames"),
+    (["upscale", "--every", "0"], "BadObservation"), (["extend", "--reconstruction", "-1"], "w_r"),
+    (["extend", "--steps", "0"], "step"), (["extend", "--out", "x.mp4"], ".gif or .png"),
+    (["extend", "--count", "0"], "at least 1"), (["extend", "--gamma", "2"], "gamma"),
+])  # fmt: skip
+def test_wrong_edits(capsys, run, tmp_path, words, says):
+    assert says in fails(capsys, words[0], "--weights", run, "--out", tmp_path / "x.gif", *words[1:])
 
 
 def test_export_then_doctor(run, tmp_path, monkeypatch, capsys):
