@@ -85,7 +85,7 @@ def plan(order: Order | Iterable[Block], known: Sequence[int], frames: int, wind
     if len(known) >= frames:
         raise NoNewFrames(f"expected more frames than the {len(known)} known ones, got {frames}: nothing to make")
     there = set(known)
-    blocks = []
+    blocks: list[Block] = []
     for observed, new in order(known, frames, window) if callable(order) else order:
         observed, new, number = list(observed), list(new), len(blocks) + 1
         if not new:
