@@ -91,10 +91,11 @@ def loss_over_clips(curves: Curves, config: TrainConfig, bins: Sequence[int] = (
     for k, phase in enumerate(config.phases()):
         for axes in (top, low):
             axes.axvspan(start, min(phase.until, config.clips), color="#56B4E9", alpha=0.05 + 0.07 * k, linewidth=0)
-        top.text(start + config.clips / 150, 1.5, f"{phase.frames} frames", va="top", fontsize=10)
+        if start < train["clips"][-1]:
+            top.text(start + train["clips"][-1] / 150, 1.6, f"{phase.frames} frames", va="top", fontsize=10)
         start = phase.until
     top.set(yscale="log", ylim=(0.015, 1.8), ylabel="loss", title="The training of the shipped weights")
-    top.legend(ncols=3, fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.93))
+    top.legend(ncols=3, fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.92))
     low.set(xlabel="clips", ylabel="learning rate", ylim=(0, None), xlim=(0, float(train["clips"][-1])))
     return fig
 
@@ -106,7 +107,9 @@ def error_by_stage(clips: np.ndarray, log_snr: np.ndarray, v_error: np.ndarray) 
         axes.plot(clips[1:], v_error[1:, k], "o-", color=_viridis(0.1 + 0.75 * k / max(1, len(log_snr) - 1)),
                   label=rf"$\lambda = {level:g}$")
     axes.set(xscale="log", yscale="log", xlabel="clips seen", ylabel=r"mean of $(v - \hat v)^2$",
-             title="Held-out clips, averaged weights")
+             title="Held-out clips, averaged weights", ylim=(0.015, 1.1))
+    axes.minorticks_off()
+    axes.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5, 1], ["0.02", "0.05", "0.1", "0.2", "0.5", "1"])
     axes.legend(ncols=2)
     return fig
 
@@ -204,18 +207,22 @@ def weight_of_start(steps: int, decay: float) -> float:
     return math.exp(sum(math.log(min(decay, (1 + k) / (10 + k))) for k in range(1, steps + 1)))
 
 
-def averaging(lr: float, half_life_steps: int, steps: int = 600) -> Figure:
-    """A noisy descent from 8 and its average, with the spreads that the closed form predicts."""
+def averaging(lr: float, half_life_steps: int, steps: int = 600, flat: float = 0.02) -> Figure:
+    """Noisy descents from 8 in a direction of curvature 1 and one of `flat`, their averages, and ± 2 standard
+    deviations of where both come to rest. The gradient's noise has the curvature for its variance."""
     decay = 0.5 ** (1 / half_life_steps)
-    path, mean = descent(lr, decay, steps, start=8.0, generator=torch.Generator().manual_seed(0))
-    fig, axes = figure(width=6.4, height=3.2)
-    axes.plot(path[0], color=colors.noise, linewidth=1, label="raw weight")
-    axes.plot(mean[0], color=colors.learned, label=f"average, half-life {half_life_steps} steps")
-    for std, color in ((spread_of_weights(lr), colors.noise), (spread_of_average(lr, decay), colors.learned)):
-        axes.axhspan(-2 * std, 2 * std, color=color, alpha=0.18, linewidth=0)
-    axes.set(xlabel="step", ylabel="distance from the optimum", ylim=(-4, 8.5),
-             title=f"Raw ± {spread_of_weights(lr):.2f}, average ± {spread_of_average(lr, decay):.2f} in the end")
-    axes.legend()
+    fig, axes = figure(1, 2, width=8.4, height=3.0, sharey=True)
+    for here, curvature, name in zip(axes, (1.0, flat), ("Steep", "Flat"), strict=True):
+        noise = math.sqrt(curvature)
+        path, mean = descent(lr, decay, steps, 1, curvature, noise, 8.0, torch.Generator().manual_seed(0))
+        stds = spread_of_weights(lr, curvature, noise), spread_of_average(lr, decay, curvature, noise)
+        here.plot(path[0], color=colors.noise, linewidth=1, label=f"weight: ± {stds[0]:.2f} at rest")
+        here.plot(mean[0], color=colors.learned, label=f"average: ± {stds[1]:.2f} at rest")
+        for std, color in zip(stds, (colors.noise, colors.learned), strict=True):
+            here.axhspan(-2 * std, 2 * std, color=color, alpha=0.18, linewidth=0)
+        here.set(xlabel="step", ylim=(-3, 8.5), title=f"{name} direction, $h = {curvature:g}$")
+        here.legend()
+    axes[0].set(ylabel="distance from the optimum")
     return fig
 
 
@@ -243,7 +250,7 @@ def singular_values(gradient: Tensor) -> Figure:
     for steps in (1, 2, 3, 5):
         right.plot(x, quintic(x, steps), color=_viridis(0.1 + 0.16 * steps), linewidth=1.5, label=str(steps))
     right.set(xlabel="singular value", title="The polynomial, iterated", ylim=(0, 1.35))
-    right.legend(title="steps")
+    right.legend(title="steps", loc="lower right", ncols=2)
     return fig
 
 
@@ -286,14 +293,17 @@ def optimizers(results: Mapping[str, Any], log_snr: float = 0.0) -> Figure:
                   label={"muon": "Muon", "adamw": "AdamW"}[name])
         for lr in rates:
             left.plot([lr] * len(found[lr]), found[lr], "o", color=color, markersize=3.5)
-    left.set(xscale="log", yscale="log", xlabel="learning rate", ylabel=rf"error of $\hat x$, $\lambda = {log_snr:g}$",
+    left.set(xscale="log", xlabel="learning rate", ylabel=rf"error of $\hat x$, $\lambda = {log_snr:g}$",
              title="Rate and optimizer")
+    left.minorticks_off()
+    ticks = sorted({float(rate) for line in left.lines for rate in line.get_xdata()})
+    left.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
     left.legend()
     for name, style, words in (("base", "-", "decaying rate"), ("no decay", "--", "constant rate")):
         for weights, color in (("raw", colors.noise), ("ema", colors.learned)):
             label = f"{'average' if weights == 'ema' else 'raw'}, {words}"
             _mean_curve(right, results, name, weights, log_snr, color=color, linestyle=style, label=label)
-    right.set(xlabel="clips", yscale="log", title="Raw and averaged weights")
+    right.set(xlabel="clips", title="Raw and averaged weights", ylim=(0, None))
     right.legend(fontsize=9)
     return fig
 
