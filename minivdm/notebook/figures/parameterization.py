@@ -20,8 +20,22 @@ from minivdm.schedules import CosineSchedule
 SCHEDULE = CosineSchedule()
 """VDM's own: variance preserving, lambda from 20 down to -20."""
 
-NAMES = {"x": "$x$", "eps": r"$\epsilon$", "v": "$v$", "score": "score", "edm": "EDM"}
-SHADES = {"x": colors.x, "eps": colors.eps, "v": colors.v, "score": colors.z, "edm": colors.learned}
+NAMES = {
+    "x": "$x$",
+    "eps": r"$\epsilon$",
+    "v": "$v$",
+    "score": "score",
+    "edm": "EDM",
+    "clipped eps": r"$\epsilon$, clipped",
+}
+SHADES = {
+    "x": colors.x,
+    "eps": colors.eps,
+    "v": colors.v,
+    "score": colors.z,
+    "edm": colors.learned,
+    "clipped eps": colors.eps,
+}
 
 
 def world() -> GaussianMixture:
