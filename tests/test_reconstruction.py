@@ -218,7 +218,6 @@ def test_memory_does_not_grow_with_the_steps(generator):
     assert peaks[1] <= 1.1 * peaks[0] + 20 * 64  # the times of the grid
 
 
-@pytest.mark.xfail(reason="the network does not recompute its activations in the backward pass", strict=False)
 def test_memory_is_at_most_3_2_times_the_plain_step(generator):
     network = UNet3D(width=32, multipliers=(1, 2, 4)).eval().requires_grad_(False)
     denoise = Denoiser(network, SCHEDULE).given(None)
