@@ -34,7 +34,16 @@ class TrainedDenoiser(Denoiser):
 
 def available(folder: Path | None = None) -> list[str]:
     """Names that `load` knows. folder, here and below: where the weights lie, by default those of the package."""
-    return sorted(path.stem for path in (folder or FOLDER).glob("*.safetensors") if path.with_suffix(".json").exists())
+    cards = (folder or FOLDER).glob("*.json")
+    # The readers of `metrics` and `frechet` lie in the same folder; they are no denoisers and have no configuration.
+    return sorted(path.stem for path in cards if path.with_suffix(".safetensors").exists() and _is_denoiser(path))
+
+
+def _is_denoiser(path: Path) -> bool:
+    try:
+        return "config" in json.loads(path.read_text())
+    except ValueError:
+        return True  # damaged: `load` says so
 
 
 def card(name: str, folder: Path | None = None) -> dict[str, Any]:
