@@ -208,7 +208,7 @@ def parser() -> argparse.ArgumentParser:
     add.add_argument("--to", metavar="FOLDER", help="where to (default: the package's own weights)")
     add.add_argument("--digits", type=int, nargs="+", default=[2, 3, 7], metavar="DIGIT", help="one clip of each "
                      "(default: 2 3 7)")
-    add.add_argument("--steps", type=int, default=64, help="denoising steps (default: 64)")
+    add.add_argument("--steps", type=int, default=32, help="denoising steps (default: 32)")
     add.add_argument("--weight", type=float, default=1.0, help="guidance weight, 0 = none (default: 1)")
     add.add_argument("--seed", type=int, default=0)
 

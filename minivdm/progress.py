@@ -60,7 +60,7 @@ def stages(run: Path) -> Iterator[tuple[int, UNet3D, TrainConfig]]:
 
 
 def record(run: str | Path, folder: Path | None = None, name: str | None = None, digits: tuple[int, ...] = (2, 3, 7),
-           steps: int = 64, weight: float = 1.0, seed: int = 0, held_out_clips: int = 32) -> Path:
+           steps: int = 32, weight: float = 1.0, seed: int = 0, held_out_clips: int = 16) -> Path:
     """Generate and measure at every stage of the run, write NAME.progress.npz into `folder`; returns its path.
 
     digits: what is asked for, a clip each. steps, weight, seed: of sampling (DDIM; guidance as in VDM eq 6).
