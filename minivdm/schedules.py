@@ -6,7 +6,7 @@ A schedule is at once the pair (alpha, sigma) and the linear SDE dz = f(t) z dt 
     f = alpha' / alpha,
     g^2 = 2 sigma sigma' - 2 f sigma^2 = -sigma^2 dlambda/dt
 
-(Song et al. 2021, "Score-based generative modeling through SDEs", eqs 9, 11-13, 29; Kingma et al. 2021,
+(Song et al. 2021, "Score-based generative modeling through SDEs", eqs 9, 11, 12, 29; Kingma et al. 2021,
 "Variational diffusion models"). Time runs from 0 (clean) to 1 (noise). Everything is computed in float64,
 because alpha and sigma span many orders of magnitude; whoever mixes the numbers into a video casts them at
 the end.
@@ -178,7 +178,7 @@ class LinearSchedule(Schedule):
 class SubVPSchedule(LinearSchedule):
     """Sub-variance-preserving: alpha of the linear schedule, sigma = 1 - alpha^2.
 
-    Song et al. 2021, eqs 13 and 29.
+    Song et al. 2021, eqs 12 and 29.
 
     Its noise is at every time at most that of the linear schedule; g^2 = beta (1 - alpha^4).
     """
