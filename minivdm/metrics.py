@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 WINDOW = 5  # frames whose logits `keeps_identity` averages
+ABSENT = -4.0  # logit of a class that is not there, whatever covers it: crossing digits rarely fall below -3
 CENTRE = 6.25  # from a digit's true corner, at size 32: the mean centre of mass, 6.75, less half a pixel of rounding
 READER = Path(__file__).parent / "weights" / "digit-reader-32.safetensors"
 
@@ -191,17 +192,18 @@ def legibility(videos: Tensor, labels: Tensor) -> float:
 def keeps_identity(videos: Tensor) -> Tensor:
     """Whether each clip shows the same digits all along, (b,) bool.
 
-    No part of the clip may contradict the clip's own reading: there is a digit in it, and in every window of
-    `WINDOW` frames the classes with the largest mean logits are those of the whole clip (as many of them as
-    it has). A window, not a frame, because two digits that cross cannot be told apart while they overlap.
+    No part of the clip may contradict the clip's own reading: there is a digit in it, and in every window of `WINDOW`
+    frames the classes with the largest mean logits are those of the whole clip (as many of them as it has), none of
+    them clearly absent. A window, not a frame, because two digits that cross cannot be told apart while they overlap.
     """
     reading = read(videos)
     found = reading.clip
     window = min(WINDOW, videos.shape[2])
     local = reading.logits.unfold(1, window, 1).mean(-1)  # (b, windows, 10)
     rank = local.argsort(-1, descending=True).argsort(-1)
-    agrees = ((rank < found.sum(-1)[:, None, None]) == found[:, None]).all(-1).all(-1)
-    return agrees & found.any(-1)
+    first = (rank < found.sum(-1)[:, None, None]) == found[:, None]  # (b, windows, 10)
+    absent = found[:, None] & (local < ABSENT)
+    return (first & ~absent).all(-1).all(-1) & found.any(-1)
 
 
 def identity(videos: Tensor) -> float:
