@@ -134,8 +134,9 @@ def draw_own_frame(log_snrs: Sequence[float], shares: Sequence[Sequence[float]],
 def draw_gain(log_snrs: Sequence[float], errors: Mapping[str, Sequence[float]]) -> Figure:
     """Mean squared error of x_hat over the noise level, one line a name."""
     fig, ax = figure(width=6.4, height=3.2)
-    for (name, values), color in zip(errors.items(), (colors.x, colors.v, colors.eps, colors.noise), strict=False):
-        ax.semilogy(log_snrs, values, "o-", color=color, label=name)
+    looks = [(colors.x, 6), (colors.learned, 2), (colors.eps, 2), (colors.noise, 2)]  # wide: the second may cover it
+    for (name, values), (color, linewidth) in zip(errors.items(), looks, strict=False):
+        ax.semilogy(log_snrs, values, "o-", color=color, linewidth=linewidth, label=name)
     ax.set(xlabel=r"log-SNR $\lambda$", ylabel=r"mean of $(x-\hat x)^2$")
     ax.legend()
     return fig

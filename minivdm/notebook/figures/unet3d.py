@@ -242,7 +242,7 @@ def reach(masks: Sequence[Tensor]) -> Tensor:
 
 def draw_influence(panels: Mapping[str, Tensor], clip_frames: int | None = None) -> Figure:
     """Influence matrices (f, f), on a logarithmic scale; exact zeros are white. clip_frames: where the images begin."""
-    fig, axes = figure(1, len(panels), width=2.9 * len(panels), height=3.1, squeeze=False)
+    fig, axes = figure(1, len(panels), width=2.9 * len(panels), height=3.5, squeeze=False)
     for ax, (title, matrix) in zip(axes[0], panels.items(), strict=True):
         matrix = matrix.detach().double()
         shade = torch.where(matrix > 0, matrix.clamp(min=1e-30).log10(), torch.nan)
