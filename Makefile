@@ -58,7 +58,7 @@ bench: .venv/.bench  ## measure speed and memory against another package; writes
 	OMP_WAIT_POLICY=passive $(PY) benchmarks/throughput.py $(ARGS)
 
 picture: setup  ## generate the clips that the README shows
-	$(PY) -m minivdm sample --count 16 --zoom 3 --out lessons/images/samples.gif $(ARGS)
+	$(SMALL) $(PY) benchmarks/picture.py --out lessons/images/samples.gif $(ARGS)
 
 tables: setup  ## put the measured tables into the README
 	$(PY) benchmarks/tables.py
