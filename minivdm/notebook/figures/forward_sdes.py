@@ -144,19 +144,19 @@ def _coarse(fine: Tensor, steps: int) -> Tensor:
 
 
 def draw_brownian(steps: int = 1000, paths: int = 12, seed: int = 0) -> Figure:
-    """A few paths under the curves +-2 sqrt(t), and what two of them look like a hundred times closer."""
+    """A few paths under the curves +-2 sqrt(t), and the running sum of one path's squared steps."""
     w = brownian(steps, 400, seeded(seed))
     t = torch.linspace(0, 1, steps + 1)
     fig, (left, right) = figure(1, 2, width=8.8, height=3.0, width_ratios=[1.3, 1])
     stride = max(1, steps // 250)  # finer than this would not show
-    left.plot(t[::stride], w[::stride, 1 : 1 + paths], lw=1)
+    left.plot(t[::stride], w[::stride, 1 : 1 + paths], color=colors.data, lw=0.8, alpha=0.7)
     for sign in (-2, 2):
         left.plot(t, sign * t.sqrt(), color=colors.exact, lw=1.2, ls="--")
     left.set(xlabel="$t$", ylabel="$w_t$", title=f"{paths} paths; 95 % lie between the dashes")
     for n in (10, 100, 1000):
-        total = _coarse(w, n).diff(dim=0)[:, :1].square().cumsum(0) if steps % n == 0 else None
-        if total is not None:
-            right.plot(torch.linspace(0, 1, n + 1)[1:], total, lw=1.4, label=f"{n} steps")
+        if steps % n == 0:
+            total = _coarse(w, n).diff(dim=0)[:, 0].square().cumsum(0)
+            right.plot(torch.linspace(0, 1, n + 1), torch.cat([torch.zeros(1), total]), lw=1.4, label=f"{n} steps")
     right.plot([0, 1], [0, 1], color=colors.exact, lw=1.2, ls="--")
     right.set(xlabel="$t$", ylabel=r"$\sum(\Delta w)^2$", title="One path: squared steps, summed")
     right.legend()
@@ -244,17 +244,18 @@ def draw_families(beta_max: float = 20.0) -> Figure:
 
 
 def draw_moments(schedules: dict[str, Schedule], simulated: dict[str, Tensor], x: float) -> Figure:
-    """Simulated mean and standard deviation (dots, every tenth of t) over the closed form (lines)."""
+    """Simulated mean and standard deviation (dots, bars of two standard errors) over the closed form (lines)."""
     t = torch.linspace(0, 1, 201, dtype=torch.float64)
     fig, axes = figure(1, 2, width=8.4, height=3.0)
-    palette = (colors.data, colors.v, colors.eps, colors.z)
-    for (name, schedule), color in zip(schedules.items(), palette, strict=False):
+    palette = ((colors.data, "-"), (colors.v, "--"), (colors.eps, "-"), (colors.z, "-"))
+    for (name, schedule), (color, dashes) in zip(schedules.items(), palette, strict=False):
         z = simulated[name]
+        mean, spread, n = z.mean(1), z.std(1), z.shape[1]
         marks = torch.linspace(0, 1, len(z), dtype=torch.float64)
-        axes[0].plot(t, schedule.alpha(t) * x, color=color, label=name)
-        axes[0].plot(marks, z.mean(1), "o", color=color)
-        axes[1].plot(t, schedule.sigma(t), color=color)
-        axes[1].plot(marks, z.std(1), "o", color=color)
+        axes[0].plot(t, schedule.alpha(t) * x, dashes, color=color, label=name)
+        axes[0].errorbar(marks, mean, 2 * spread / n**0.5, fmt="o", color=color, capsize=2)
+        axes[1].plot(t, schedule.sigma(t), dashes, color=color)
+        axes[1].errorbar(marks, spread, 2 * spread / (2 * n) ** 0.5, fmt="o", color=color, capsize=2)
     axes[0].set(xlabel="$t$", title=r"mean of $z_t$ given $x$: line $\alpha_t x$")
     axes[1].set(xlabel="$t$", title=r"standard deviation: line $\sigma_t$", yscale="log", ylim=(8e-3, 20))
     axes[0].legend()
