@@ -67,8 +67,10 @@ def load_reader(device: str | torch.device = "cpu") -> DigitReader:
     expected = json.loads(READER.with_suffix(".json").read_text())["sha256"]
     if found != expected:
         raise ValueError(f"{READER}: expected SHA-256 {expected}, found {found}: truncated or changed")
-    reader = DigitReader()
-    reader.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(READER).items()})
+    with torch.device("meta"):  # no first weights, and so no draw from the global generator
+        reader = DigitReader()
+    state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(READER).items()}
+    reader.load_state_dict(state, assign=True)
     return reader.to(device).eval().requires_grad_(False)
 
 
