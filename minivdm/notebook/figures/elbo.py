@@ -169,7 +169,7 @@ def weights() -> Figure:
         axes.semilogy(log_snr, weight, color=shade, label=label)
     axes.set(ylim=(1e-4, 1e2), xlabel="log-SNR $\\lambda$", ylabel="weight per unit of $\\lambda$")
     axes.set_title("what uniform t on the cosine schedule pays for (log scale)")
-    axes.legend(loc="lower center", ncols=2)
+    axes.legend(loc="lower left", ncols=2)
     return made
 
 
