@@ -34,7 +34,8 @@ WEIGHTINGS = (*TARGETS, "truncated_snr", "min_snr", "elbo")
 class Denoise(Protocol):
     """What samplers and guidance ask of a denoiser: (z, t) -> x_hat, and the schedule that noised z."""
 
-    schedule: Schedule
+    @property
+    def schedule(self) -> Schedule: ...
 
     def __call__(self, z: Tensor, t: Any, /) -> Tensor: ...
 

@@ -307,8 +307,8 @@ def test_two_processes_do_what_one_does(tmp_path):
         p.add_(0.1 * torch.randn(p.shape, generator=start.generator))
     training.Run(start, tmp_path / "start").save()
     fit(config, tmp_path / "one", init=tmp_path / "start")
-    sets = [word for key in ("size", "speed", "network", "frames", "batch", "clips", "images", "warmup", "log_every")
-            for word in ("--set", f"{key}={json.dumps(config.to_dict()[key])}")]
+    sets = [word for key, (_, value) in configs.get("moving-mnist-32").difference(config).items() if key != "name"
+            for word in ("--set", f"{key}={json.dumps(value)}")]
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "minivdm", "train",
          "--device", "cpu", "--out", str(tmp_path / "two"), "--init", str(tmp_path / "start"), *sets],
