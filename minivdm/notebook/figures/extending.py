@@ -247,6 +247,6 @@ def draw_errors(errors: Mapping[str, Sequence[float]], known: int) -> Figure:
     fig, ax = figure(width=6.0, height=3.2)
     for (name, values), color in zip(errors.items(), (colors.noise, colors.eps, colors.v), strict=False):
         ax.plot(range(known, known + len(values)), values, "o-", color=color, label=name)
-    ax.set(xlabel="frame", ylabel="squared error against the true future", ylim=(0, None))
+    ax.set(xlabel="frame", ylabel="squared error", title="Distance from the true future", ylim=(0, None))
     ax.legend()
     return fig
