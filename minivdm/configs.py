@@ -98,9 +98,7 @@ class TrainConfig:
         for name, allowed in (("precision", ("float32", "bf16")), ("optimizer", ("adamw", "muon")),
                               ("motion", ("deterministic", "stochastic"))):
             _require(getattr(self, name) in allowed, name, " or ".join(allowed), getattr(self, name))
-        ends = [phase.until for phase in self.phases()]
-        _require(all(a < b for a, b in zip(ends, ends[1:], strict=False)) and ends[-1] >= self.clips, "frames",
-                 f"phases whose clips_until rise and reach the {self.clips} clips of the run", self.frames)
+        self.phases()
 
     @property
     def labels(self) -> int:
@@ -116,7 +114,10 @@ class TrainConfig:
         good = isinstance(rows, tuple) and len(rows) > 0 and all(
             isinstance(row, tuple) and len(row) == 3 and all(type(n) is int and n >= 1 for n in row) for row in rows)
         _require(good, "frames", "an integer, or a list of [clips_until, frames, batch] of integers >= 1", rows)
-        return [Phase(*row) for row in rows]
+        _require(all(a[0] < b[0] for a, b in zip(rows, rows[1:], strict=False)), "frames",
+                 "phases whose clips_until rise", rows)
+        # The last phase lasts to the end, so that a longer run needs another number of clips and nothing else.
+        return [*(Phase(*row) for row in rows[:-1]), Phase(max(rows[-1][0], self.clips), *rows[-1][1:])]
 
     def phase_at(self, clips: int) -> Phase:
         """The phase to which the next clip belongs after `clips` clips."""

@@ -66,7 +66,7 @@ def test_wrong_train_commands(capsys, tmp_path, words, says):
 
 def test_train_into_another_run(capsys, run):
     assert "--resume" in fails(capsys, "train", "--out", run)
-    assert "lr: 0.0015 there, 0.1 here" in fails(capsys, "train", "--out", run, "--resume", "--set", "lr=0.1")
+    assert "there, 0.1 here" in fails(capsys, "train", "--out", run, "--resume", "--set", "lr=0.1")
 
 
 @pytest.mark.parametrize("words", [["--labels", "3", "7"], ["--sampler", "ancestral"],

@@ -66,7 +66,7 @@ def test_command_rebuilds_the_configuration():
 
 @pytest.mark.parametrize(("assignment", "says"), [
     ("lrr=1", "did you mean 'lr'"), ("lr=fast", "expected float"), ("batch=0", ">= 1"), ("batch", "key=value"),
-    ("frames=[[8,2,4],[4,2,4]]", "rise"), ("frames=[[8,2,4]]", "reach"), ("precision=fp8", "bf16"),
+    ("frames=[[8,2,4],[4,2,4]]", "rise"), ("frames=[[8,2]]", "clips_until"), ("precision=fp8", "bf16"),
     ("lr.x=1", "network"), ("ema_decay=1", r"\[0, 1\)"),
 ])  # fmt: skip
 def test_wrong_assignment_is_named(assignment, says):
@@ -88,6 +88,11 @@ def test_curriculum_changes_frames_and_batch_at_its_clips():
 
 
 # ---- a step ------------------------------------------------------------------------------------------------
+
+
+def test_last_phase_of_a_curriculum_lasts_to_the_end():
+    longer = tiny(clips=1_000)
+    assert longer.phases()[-1].until == 1_000 and longer.phase_at(999).frames == 3
 
 
 def test_joint_images_follow_the_clip_each_seeing_itself_only():
