@@ -212,7 +212,8 @@ class Replacement:
     observed: (b or 1, c, n, h, w), clean frames x^a in [-1, 1].
     frames: their n indices, by default the leading ones.
     draw: "fresh" takes z^a_s from q(z_s | x^a); "posterior" from q(z_s | x^a, z^a_t), with z^a_t the value it
-    set at the level before. At t = 0 the frames are x^a itself.
+    set at the level before. At t = 0 the frames are x^a itself. Raises BadObservation where the observed frames do
+    not have the latent's batch, channels or pixels.
     """
 
     def __init__(
@@ -233,6 +234,12 @@ class Replacement:
 
     def __call__(self, z: Tensor, t: Tensor | float) -> Tensor:
         t = as_time(t)
+        batch, *rest = self.observed.shape
+        if batch not in (1, z.shape[0]) or rest != [z.shape[1], len(self.frames), *z.shape[3:]]:
+            raise BadObservation(
+                f"expected observed of shape {(z.shape[0], z.shape[1], len(self.frames), *z.shape[3:])}, "
+                f"got {tuple(self.observed.shape)}"
+            )
         x_a = self.observed.to(z).expand(z.shape[0], *self.observed.shape[1:])
         if t == 0:
             z_a = x_a

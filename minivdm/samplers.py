@@ -228,14 +228,15 @@ def invert(
     x: Tensor,
     steps: int | None = None,
     grid: Grid | Tensor | Sequence[float] = uniform_in_t,
-    refinements: int = 1,
+    refinements: int = 2,
 ) -> Tensor:
     """The noise from which DDIM makes x: its update run from s to t (Song, Meng & Ermon 2020, section 4.3).
 
     x: clean data, batch first. steps, grid: as in `sample`; the result is z at the grid's first time.
     The bare update takes x_hat and eps_hat where a step starts, whereas DDIM takes them where it ends: an error
     that shrinks with the step. Fixed-point iterations, `refinements` of them at one denoiser call each, remove
-    it: z_t <- z_t + (z_s - ddim(z_t)). One suffices for a round trip to 1e-3 in 200 steps; 0 is the bare update.
+    it: z_t <- z_t + (z_s - ddim(z_t)). With the exact denoiser and 200 steps the round trip errs by a few 1e-2 with
+    none (the bare update), by a few 1e-3 with one, and by less than 1e-3 with two.
     """
     schedule = denoise.schedule
     times = times_of(grid, steps, schedule).flip(0)

@@ -303,6 +303,9 @@ def test_observations_of_another_shape_are_refused():
     guided = reconstruction(VIDEO.denoiser(SCHEDULE), torch.zeros(1, 1, 2, 2, 2), 1.0)
     with pytest.raises(ValueError, match="observed of shape"):
         guided(torch.zeros(2, 1, 6, 1, 1), 0.5)
+    for shape in ((1, 1, 2, 1, 1), (3, 1, 2, 4, 4), (2, 3, 2, 4, 4)):  # pixels, batch, channels
+        with pytest.raises(ValueError, match="observed of shape"):
+            Replacement(torch.zeros(shape), SCHEDULE)(torch.zeros(2, 1, 6, 4, 4), 0.5)
     with pytest.raises(ValueError, match="frame indices"):
         Replacement(torch.zeros(1, 1, 2, 1, 1), SCHEDULE, frames=[0])
     with pytest.raises(ValueError, match="'fresh' or 'posterior'"):

@@ -29,6 +29,16 @@ CONDITIONS = {
     "reconstruction, w = 2": lambda x_a: reconstruction(VIDEO.denoiser(SCHEDULE), x_a, 2.0),
     "reconstruction, w = 4": lambda x_a: reconstruction(VIDEO.denoiser(SCHEDULE), x_a, 4.0),
 }
+TABLE = [  # conditioning, one Langevin correction a step, 2-Wasserstein distance of the result from the truth
+    ("exact", False, 0.0293),
+    ("replacement", False, 0.6544),
+    ("replacement", True, 0.4123),
+    ("reconstruction, w = 1", False, 0.4972),
+    ("reconstruction, w = 1", True, 0.2538),
+    ("reconstruction, w = 2", False, 0.3725),
+    ("reconstruction, w = 2", True, 0.1488),
+    ("reconstruction, w = 4", False, 0.2374),
+]
 
 
 def test_push_is_the_law_of_an_affine_map():
@@ -40,19 +50,7 @@ def test_push_is_the_law_of_an_affine_map():
     torch.testing.assert_close(covariance, a @ law.covariance @ a.T + torch.diag(noise))
 
 
-@pytest.mark.parametrize(
-    "condition, langevin, reference",
-    [
-        ("exact", False, 0.0293),
-        ("replacement", False, 0.6544),
-        ("replacement", True, 0.4123),
-        ("reconstruction, w = 1", False, 0.4972),
-        ("reconstruction, w = 1", True, 0.2538),
-        ("reconstruction, w = 2", False, 0.3725),
-        ("reconstruction, w = 2", True, 0.1488),
-        ("reconstruction, w = 4", False, 0.2374),
-    ],
-)
+@pytest.mark.parametrize("condition, langevin, reference", TABLE)
 def test_distance_of_conditional_samplers_from_the_truth(condition, langevin, reference):
     # 256 ancestral steps uniform in t, 4 of 16 frames observed. 2 %: the references have four decimals, and differ in
     # whether the last step adds the noise that sigma_0 = e^-6 allows.
@@ -62,14 +60,12 @@ def test_distance_of_conditional_samplers_from_the_truth(condition, langevin, re
 
 
 def test_replacement_is_biased_however_many_steps_are_taken():
-    # 0.6481 at 2048 steps, hardly less than at 256. Here by halves, to be quick: the limit is approached as 1 / steps.
+    # Eight times the steps of the table: hardly less. 2 %, as above.
     world = Propagation(VIDEO, SCHEDULE, CONDITIONS["replacement"], OBSERVED)
-    some, more = (VIDEO.wasserstein(world.run(n)) for n in (128, 256))
-    assert 2 * more - some == pytest.approx(0.6481, abs=0.003)
+    assert VIDEO.wasserstein(world.run(2048)) == pytest.approx(0.6481, rel=0.02)
 
 
-@pytest.mark.parametrize("condition", ["replacement", "reconstruction, w = 2"])
-@pytest.mark.parametrize("langevin", [False, True], ids=["ancestral", "langevin"])
+@pytest.mark.parametrize("condition, langevin", [row[:2] for row in TABLE])
 def test_samples_have_the_propagated_law(condition, langevin, generator):
     n, steps = 2000, 256
     world = Propagation(VIDEO, SCHEDULE, CONDITIONS[condition], OBSERVED)

@@ -298,11 +298,11 @@ def test_karras_grid_is_edm_equation_5():
 # ---- inversion and editing ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", [CosineSchedule(), LinearSchedule()], ids=lambda s: type(s).__name__)
+@every
 def test_inversion_then_ddim_returns_the_data(schedule, generator):
-    # 1e-3 at 200 steps with the exact denoiser, on the mixture and on the Gaussian video.
+    # The largest error of any value below 1e-3 at 200 steps, exact denoisers: of the mixture, of the Gaussian video.
     video = GaussianVideo(16)
-    for world, x in ((MIXTURE, MIXTURE.sample(16, generator)[0]), (video, video.sample(4, generator))):
+    for world, x in ((MIXTURE, MIXTURE.sample(128, generator)[0]), (video, video.sample(16, generator))):
         denoise = world.denoiser(schedule)
         back = sample(denoise, invert(denoise, x, 200), 200)
         assert (back - x).abs().max() < 1e-3
