@@ -1,4 +1,4 @@
-"""The command line: python -m minivdm train | sample | export | progress | doctor."""
+"""The command line: python -m minivdm train | sample | extend | interpolate | upscale | export | progress | doctor."""
 
 from __future__ import annotations
 

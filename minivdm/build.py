@@ -13,7 +13,7 @@ from minivdm.unet3d import UNet3D
 def network(config: TrainConfig) -> UNet3D:
     """The untrained network of a run; the same seed gives the same weights, and the global seed is left alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would reseed every GPU as well
         return UNet3D(**config.network)
 
 

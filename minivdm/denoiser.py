@@ -122,15 +122,24 @@ class Denoiser(nn.Module):
     network: called `network(z, log_snr)` with z like x, e.g. (b, c, f, h, w), and log_snr (b,), and with the
         keywords `labels` and `frame_mask` where there are any. Returns a tensor like z.
     target: "x", "eps", "v", "score" or "edm". sigma_data: standard deviation of the data, for "edm".
+    bounds: range of the data where they have one, (-1, 1) for videos; `loss` then refuses others.
     """
 
-    def __init__(self, network: nn.Module, schedule: Schedule, target: str = "v", sigma_data: float = 1.0):
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        target: str = "v",
+        sigma_data: float = 1.0,
+        bounds: tuple[float, float] | None = None,
+    ):
         super().__init__()
         if target not in TARGETS:
             raise ValueError(f"expected a target out of {TARGETS}, got {target!r}")
         if not sigma_data > 0:
             raise ValueError(f"expected sigma_data > 0, got {sigma_data}")
         self.network, self.schedule, self.target, self.sigma_data = network, schedule, target, sigma_data
+        self.bounds = bounds
 
     def predict(
         self, z: Tensor, t: Tensor | float, labels: Tensor | None = None, frame_mask: Tensor | None = None
@@ -176,8 +185,10 @@ class Denoiser(nn.Module):
         labels are zeroed as a whole with probability `label_drop`, which teaches the unconditional model (Ho &
         Salimans 2021). t: (b,) times, stratified over [0, 1] where None. noise: eps, drawn where None.
         weighting: a name known to `loss_weight`, or a function of lambda (float64) that returns w.
-        Raises ValueError for a label_drop outside [0, 1] and shapes that do not fit.
+        Raises TypeError for integers, DataRangeError for x outside `bounds` (not looked for on an accelerator,
+        which would have to be waited for), ValueError for a label_drop outside [0, 1] and shapes that do not fit.
         """
+        _check_data(x, self.bounds)
         if not 0 <= label_drop <= 1:
             raise ValueError(f"expected a label_drop probability in [0, 1], got {label_drop}")
         b = x.shape[0]
@@ -200,6 +211,19 @@ class Denoiser(nn.Module):
         error = (output - goal).square().flatten(1).mean(1)  # ||F - F*||^2 = ||x - x_hat||^2 / out^2
         per_sample = (weight * out**2).to(error) * error
         return Loss(per_sample.mean(), per_sample, log_snr)
+
+
+class DataRangeError(ValueError):
+    """Clean data outside the range that they should lie in, such as pixels in 0 .. 255."""
+
+
+def _check_data(x: Tensor, bounds: tuple[float, float] | None) -> None:
+    if not x.is_floating_point():
+        raise TypeError(f"expected floating-point data, got {x.dtype}; 8-bit pixels become x / 127.5 - 1")
+    if bounds is not None and x.device.type == "cpu" and x.numel():
+        low, high = (float(end) for end in torch.aminmax(x))
+        if not (low >= bounds[0] - 1e-3 and high <= bounds[1] + 1e-3):  # NaN as well; 1e-3 is for rounding
+            raise DataRangeError(f"expected data in {list(bounds)}, got {low:.4g} to {high:.4g}")
 
 
 class Conditioned:

@@ -306,6 +306,11 @@ def _bouncing(start: Tensor, velocity: Tensor, free: float, frames: int) -> Tens
 def _check_videos(videos: Tensor) -> None:
     if videos.ndim != 5:
         raise ValueError(f"expected videos (b, c, f, h, w), got shape {tuple(videos.shape)}")
+    if not videos.is_floating_point():
+        raise ValueError(f"expected floating-point videos in [-1, 1], got {videos.dtype}; pixels become x / 127.5 - 1")
+    # A sample may overshoot, and a damaged video hold noise; what is told from both is 8-bit pixels.
+    if videos.numel() and not (high := float(videos.abs().max())) < 20:
+        raise ValueError(f"expected videos in [-1, 1], got values up to {high:.4g}")
 
 
 def _check_pair(prediction: Tensor, target: Tensor) -> None:

@@ -134,14 +134,16 @@ class MovingMNIST:
         return images.video, images.labels
 
     def _make(self, indices: Tensor | Sequence[int], frames: int, domain: int) -> Clips:
-        index = torch.as_tensor(indices, device=self.device)
+        index = torch.as_tensor(indices)
         if index.ndim != 1 or index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
             got = f"shape {tuple(index.shape)}, {index.dtype}"
             raise TypeError(f"indices: expected a list of integers, got {got}")
-        if index.numel() and int(index.min()) < 0:
+        # Only where they can be read without waiting for an accelerator; nothing below waits either.
+        if index.device.type == "cpu" and index.numel() and int(index.min()) < 0:
             raise ValueError(f"indices: expected integers from 0, got {int(index.min())}")
-        key = torch.tensor([2 * domain + (self.split == "test")], device=self.device)
-        key = _mix(_mix(key + 4 * self.seed) + index.long())  # (b,), the clip's own numbers
+        index = index.long().to(self.device, non_blocking=True)
+        key = torch.full((1,), 4 * self.seed + 2 * domain + (self.split == "test"), device=self.device)
+        key = _mix(_mix(key) + index)  # (b,), the clip's own numbers
 
         low, high = self.digits_range
         slot = torch.arange(high, device=self.device)
@@ -231,7 +233,9 @@ def _shift(z: Tensor, bits: int) -> Tensor:
 
 def _below(bound: int, key: Tensor, stream: Tensor | int) -> Tensor:
     """Uniform integers 0..bound-1 for every (key, stream), from 32 bits; biased by less than bound / 2^32."""
-    bits = _shift(_mix(key + _mix(torch.as_tensor(stream, device=key.device))), 32)
+    if not isinstance(stream, Tensor):
+        stream = torch.full((), stream, device=key.device)
+    bits = _shift(_mix(key + _mix(stream)), 32)
     return (bits * bound) >> 32
 
 

@@ -91,7 +91,7 @@ def load(source: str | Path = "moving-mnist-32", device: str | torch.device = "c
         config = TrainConfig.from_dict(about["config"])
     network = build.network(config)
     checkpoints.load_weights(network, {key: value.float() for key, value in tensors.items()})
-    denoiser = TrainedDenoiser(network, build.schedule(config), target=config.target)
+    denoiser = TrainedDenoiser(network, build.schedule(config), target=config.target, bounds=(-1.0, 1.0))
     denoiser.card, denoiser.config, denoiser.shape = about, config, build.video_shape(config)
     return denoiser.to(device).eval().requires_grad_(False)
 

@@ -51,7 +51,7 @@ class Trainer:
         self.network = build.network(config).to(self.device)
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.schedule = build.schedule(config)
-        self.denoiser = Denoiser(self._wrapped(), self.schedule, target=config.target)
+        self.denoiser = Denoiser(self._wrapped(), self.schedule, target=config.target, bounds=(-1.0, 1.0))
         self.ema_denoiser = Denoiser(self.ema, self.schedule, target=config.target)
         self.params: list[Tensor] = list(self.network.parameters())
         self.optimizers = self._optimizers()

@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from minivdm import gaussian
-from minivdm.denoiser import TARGETS, Denoiser, drop_labels, loss_weight, preconditioning, stratified_times
+from minivdm.denoiser import (
+    TARGETS,
+    DataRangeError,
+    Denoiser,
+    drop_labels,
+    loss_weight,
+    preconditioning,
+    stratified_times,
+)
 from minivdm.samplers import sample
 from minivdm.schedules import CosineSchedule, LinearSchedule, SubVPSchedule, VESchedule
 
@@ -287,5 +295,16 @@ def test_bad_input_is_named(network):
         denoise.loss(x, noise=torch.zeros(3))
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         denoise(x, 1.5)
+    with pytest.raises(TypeError, match="floating-point data, got torch.uint8; 8-bit pixels"):
+        denoise.loss(torch.zeros(4, 3, dtype=torch.uint8))
     with pytest.raises(ValueError, match="labels for 1 or 4"):
         denoise.given(torch.ones(3, 10))(x, 0.5)
+
+
+@pytest.mark.parametrize("wrong", [lambda x: (x + 1) * 127.5, lambda x: x * float("nan")])
+def test_data_outside_their_range_are_refused(network, generator, wrong):
+    denoise = Denoiser(network, CosineSchedule(), bounds=(-1.0, 1.0))
+    x = torch.linspace(-1, 1, 12, dtype=torch.float64).view(4, 3)
+    assert denoise.loss(x, generator=generator).mean.isfinite()
+    with pytest.raises(DataRangeError, match=r"data in \[-1.0, 1.0\], got (0 to 255|nan)"):
+        denoise.loss(wrong(x))

@@ -102,3 +102,13 @@ def test_shipped_weights_are_whole_and_small(name):
     denoise = pretrained.load(name)
     assert denoise.card["bytes"] <= 8e6
     assert sum(p.numel() for p in denoise.network.parameters()) == denoise.card["parameters"]
+
+
+@pytest.mark.parametrize("wrong, says", [
+    (lambda video: (video + 1) * 127.5, r"data in \[-1.0, 1.0\], got 0 to 255"),
+    (lambda video: video.transpose(1, 2), r"video \(b, c, f, h, w\) with c=1, got shape \(2, 4, 1, 16, 16\)"),
+])
+def test_videos_that_are_none_are_refused(folder, wrong, says):
+    video = torch.linspace(-1, 1, 2 * 4 * 16 * 16).view(2, 1, 4, 16, 16)
+    with pytest.raises(ValueError, match=says):
+        pretrained.load("small", folder=folder).loss(wrong(video))
