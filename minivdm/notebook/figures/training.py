@@ -77,7 +77,12 @@ def loss_by_log_snr(clips: int, error: str = "v", curves: Curves | None = None) 
     return fig
 
 
-def loss_over_clips(curves: Curves, config: TrainConfig, bins: Sequence[int] = (0, 2, 4, 6, 8)) -> Figure:
+def loss_over_clips(
+    curves: Curves,
+    config: TrainConfig,
+    bins: Sequence[int] = (0, 2, 4, 6, 8),
+    title: str = "The training of the shipped weights",
+) -> Figure:
     """The training loss and its parts by noise level, phases of the curriculum shaded; below it the rate."""
     train = curves["train"]
     fig, (top, low) = figure(2, 1, width=7.2, height=4.8, sharex=True, height_ratios=[3, 1])
@@ -94,7 +99,7 @@ def loss_over_clips(curves: Curves, config: TrainConfig, bins: Sequence[int] = (
         if start < train["clips"][-1]:
             top.text(start + train["clips"][-1] / 150, 1.6, f"{phase.frames} frames", va="top", fontsize=10)
         start = phase.until
-    top.set(yscale="log", ylim=(0.015, 1.8), ylabel="loss", title="The training of the shipped weights")
+    top.set(yscale="log", ylim=(0.015, 1.8), ylabel="loss", title=title)
     top.legend(ncols=3, fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.92))
     low.set(xlabel="clips", ylabel="learning rate", ylim=(0, None), xlim=(0, float(train["clips"][-1])))
     return fig
