@@ -1,0 +1,113 @@
+"""The pure parts of benchmarks/paper_tables.py: intervals, what they say about the paper, and resuming."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def paper(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import paper_tables
+
+    return paper_tables
+
+
+def normal(n, mean=0.0, seed=0):
+    return mean + torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def cells(paper, **values):
+    return {name: {"metrics": {"seam": paper.averaged(value)}} for name, value in values.items()}
+
+
+def test_interval_of_a_mean_is_that_of_the_normal_law(paper):
+    values = normal(400)
+    low, high = paper.interval_of(paper.averaged(values))
+    half = 1.96 * float(values.std()) / 20
+    # 400 draws find a 2.5 % quantile to about a tenth of the half width; 0.25 of it is beyond chance.
+    assert low == pytest.approx(float(values.mean()) - half, abs=0.25 * half)
+    assert high == pytest.approx(float(values.mean()) + half, abs=0.25 * half)
+
+
+def test_metrics_of_sets_are_centred_on_their_estimate(paper):
+    values = normal(8)
+    metric = paper.pooled(lambda index: float(values[index].var()), 8)  # 7/8 of it on average in a drawn set
+    draws = paper.bootstrapped(metric)
+    assert torch.tensor(metric["draws"]).mean() < metric["estimate"]
+    assert float(draws.mean()) == pytest.approx(metric["estimate"], abs=1e-12)
+
+
+def test_share_of_all_clips_still_has_an_interval(paper):
+    low, high = paper.interval_of(paper.averaged(torch.ones(16), "share"))
+    assert 0.7 < low < 0.9 and high == 1.0
+
+
+def test_differences_are_paired(paper):
+    noise = 100 * normal(16)  # shared by both cells, and far larger than their difference
+    row = paper.compare(cells(paper, a=noise + 1, b=noise), "seam", "a", "b")
+    assert row["difference"] == pytest.approx(1, abs=1e-4) and row["direction"] == "appears"  # 5 digits are stored
+    assert row["interval"] == pytest.approx([1, 1], abs=1e-4)
+
+
+@pytest.mark.parametrize("mean, sign, found", [(3, 1, "appears"), (3, -1, "opposite"), (-3, -1, "appears"),
+                                               (-3, 1, "opposite"), (0, 1, "open"), (0, -1, "open")])
+def test_direction_follows_from_the_interval(paper, mean, sign, found):
+    values = normal(32)
+    row = paper.compare(cells(paper, a=values - values.mean() + mean, b=torch.zeros(32)), "seam", "a", "b", sign)
+    assert row["direction"] == found
+
+
+def test_no_comparison_without_both_cells(paper):
+    assert paper.compare(cells(paper, a=normal(4)), "seam", "a", "b") is None
+
+
+@pytest.mark.parametrize("kinds, words", [
+    ([], "not yet measured"),
+    (["appears"] * 3, "in all of 3 paired comparisons."),
+    (["appears", "opposite", "open"], "in 1 of 3 paired comparisons; the opposite does in 1; undecided: 1."),
+    (["open", "open"], "in 0 of 2 paired comparisons; undecided: 2.")])
+def test_verdict_counts_what_was_found(paper, kinds, words):
+    assert words in paper.verdict("a beats b", [{"direction": kind} for kind in kinds])
+
+
+def test_only_missing_cells_are_measured(paper):
+    asked = []
+
+    def cell(name):
+        asked.append(name)
+        return {"metrics": {}}
+
+    seen = [list(found) for found in paper.fill(["a", "b", "c"], {"b": {"metrics": {}}}, cell)]
+    assert asked == ["a", "c"]
+    assert seen == [["b"], ["a", "b"], ["a", "b", "c"]]  # after each cell, in the table's order
+
+
+def test_cells_of_other_settings_are_refused(paper, tmp_path):
+    path = tmp_path / "paper_6.json"
+    path.write_text(paper.as_json({"settings": {"clips": 16}, "comparisons": [], "cells": {"a": {"metrics": {}}}}))
+    assert paper.resumed(path, {"clips": 16}) == {"a": {"metrics": {}}}
+    with pytest.raises(paper.OtherSettings, match="--again"):
+        paper.resumed(path, {"clips": 8})
+    assert paper.resumed(path, {"clips": 8}, again=True) == {}
+
+
+def test_unmeasured_cells_are_named(paper):
+    found = {"cells": cells(paper, a=normal(4), b=normal(4, 1)), "names": ["a", "b", "c"], "verdict": "A verdict.",
+             "settings": {"clips": 4, "seed": 0}, "sampler": "a sampler", "hardware": "CPU", "command": "a command",
+             "comparisons": [paper.compare(cells(paper, a=normal(4), b=normal(4, 1)), "seam", "a", "b")]}
+    text = paper.markdown(found)
+    assert "Not yet measured: c." in text and "A verdict." in text and "| a − b |" in text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("paper_*.json")), ids=lambda p: p.stem)
+def test_the_shown_tables_are_made_of_their_figures(paper, path):
+    found = json.loads(path.read_text())
+    number = found["table"]
+    assert found["comparisons"] == paper.comparisons(number, found["cells"])
+    assert found["verdict"] == paper.verdict(paper.CLAIM[number], found["comparisons"])
+    assert path.with_suffix(".md").read_text() == paper.markdown(found)
