@@ -196,24 +196,27 @@ def processor() -> str:
 
 def markdown(found: dict) -> str:
     """The table that the README shows."""
+    unit = found["seconds_per_step"]["ours"]  # seconds of a shared machine mean little; ratios of one run hold
+    relative = {name: "{:.1f} ({:.2f}–{:.2f})".format(
+        found["seconds_per_step"][name] / unit, *(q / unit for q in found["quartiles_of_seconds"][name]))
+        for name in CONTENDERS}
     rows = [
         ("parameters", "parameters", "{:,}"),
-        ("time per training step, median", "seconds_per_step", "{:.3f} s"),
+        ("time per training step, median (quartiles), ours = 1", "relative", "{}"),
         ("arithmetic per clip and step", "gflop_per_clip", "{:.1f} GFLOP"),
-        ("arithmetic per second", "gflop_per_second", "{:.0f} GFLOP/s"),
         ("share of the rate of a float32 matrix product", "share_of_matrix_product", "{:.0%}"),
         ("peak memory above the imports", "peak_memory_mib", "{:,} MiB"),
     ]
     lines = ["| | minivdm | " + found["peer"].split(",")[0] + " |", "|---|---|---|"]
-    lines += [f"| {title} | {form.format(found[key]['ours'])} | {form.format(found[key]['theirs'])} |"
+    figures = found | {"relative": relative}
+    lines += [f"| {title} | {form.format(figures[key]['ours'])} | {form.format(figures[key]['theirs'])} |"
               for title, key, form in rows]
     machine, clips = found["machine"], found["clips"]
     threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
     lines += ["", f"**{found['times_faster']:.1f} times faster** per step with **{found['memory_ratio']:.2f} of the "
               f"memory**, at {clips['frames']} × {clips['size']} × {clips['size']}, batch {clips['batch']}, float32, "
-              f"torch {machine['torch']}, {threads} of {machine['processor']}, whose matrix product of side "
-              f"{MATRIX} ran at {found['matrix_product_gflop_per_second']:.0f} GFLOP/s in the same run. "
-              f"Command: `make bench`.", ""]
+              f"torch {machine['torch']}, {threads} of {machine['processor']}, {found['rounds']} rounds "
+              f"in turn; the matrix product has side {MATRIX}. Command: `make bench`.", ""]
     return "\n".join(lines)
 
 
