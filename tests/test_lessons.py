@@ -193,3 +193,15 @@ def test_links_resolve(path):
     for link in links:
         if not re.match(r"[a-z]+:", link) and not link.startswith("#"):
             assert (path.parent / link.split("#")[0]).exists(), f"{link} leads nowhere"
+
+
+SHOWN = re.compile(r"# (minivdm/[\w/]+\.py), lines? (\d+)(?:–(\d+))?\n(.*?)(?=\n# minivdm/|\Z)", re.S)
+
+
+def test_the_source_it_shows_is_the_package_of_today(path):
+    for _, output in outputs(path):
+        for file, first, last, code in SHOWN.findall(output.get("data", {}).get("text/plain", "")):
+            now = (ROOT / file).read_text().splitlines()[int(first) - 1 : int(last or first)]
+            lines = iter(line.strip() for line in now)  # a docstring may be left out, nothing may be added or changed
+            missing = [line for line in code.splitlines() if line.strip() and line.strip() not in lines]
+            assert not missing, f"{file} has changed: make lessons LESSONS={path.relative_to(ROOT)}"
