@@ -98,7 +98,8 @@ def interval_of(metric: Metric) -> list[float]:
     """95 % interval; Wilson's for a share, where the bootstrap knows no uncertainty at 0 and 1."""
     if metric.get("of") == "share":
         return wilson(metric["estimate"], len(metric["per_clip"]))
-    return bounds(bootstrapped(metric))
+    low, high = bounds(bootstrapped(metric))
+    return [max(0.0, low), high]  # no metric here is negative, as a centred interval may be
 
 
 def compare(cells: Cells, metric: str, more: str, less: str, sign: int = 1) -> dict[str, Any] | None:
@@ -124,8 +125,17 @@ def verdict(claim: str, comparisons: list[dict[str, Any]]) -> str:
     where = f"in {'all' if counts['appears'] == n else counts['appears']} of {n} paired comparisons"
     text = f"The paper's direction, {claim}, appears beyond the 95 % interval {where}"
     text += f"; the opposite does in {counts['opposite']}" if counts["opposite"] else ""
-    text += f"; undecided: {counts['open']}" if counts["open"] else ""
-    return text + "."
+    return text + (f"; undecided: {counts['open']}. {why(comparisons)}" if counts["open"] else ".")
+
+
+def why(comparisons: list[dict[str, Any]]) -> str:
+    """How many clips the undecided differences would take, were they and the spread over clips as found."""
+    wide = [((row["interval"][1] - row["interval"][0]) / 2 / max(abs(row["difference"]), 1e-9)) ** 2
+            for row in comparisons if row["direction"] == "open"]
+    times = max(1.0, min(wide))  # intervals shrink as the root of the number of clips
+    return (f"The undecided ones are small against the spread over clips: the nearest to a decision would take about "
+            f"{times:.1f} times as many clips, were it as large as found." if times < 100 else
+            "The undecided ones are below a tenth of their intervals.")
 
 
 # ---- what is measured --------------------------------------------------------------------------------------------
@@ -333,6 +343,7 @@ def markdown(found: dict[str, Any]) -> str:
             return ""
         digits = COLUMNS[column][1]
         low, high = interval_of(metric)
+        high = min(high, 10.0) if column == "score" else high  # which it cannot exceed
         return f"{metric['estimate']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
     lines = ["| | " + " | ".join(COLUMNS[c][0] for c in columns) + " |", "|---" * (len(columns) + 1) + "|"]

@@ -69,10 +69,17 @@ def test_no_comparison_without_both_cells(paper):
 @pytest.mark.parametrize("kinds, words", [
     ([], "not yet measured"),
     (["appears"] * 3, "in all of 3 paired comparisons."),
-    (["appears", "opposite", "open"], "in 1 of 3 paired comparisons; the opposite does in 1; undecided: 1."),
-    (["open", "open"], "in 0 of 2 paired comparisons; undecided: 2.")])
+    (["appears", "opposite", "open"], "in 1 of 3 paired comparisons; the opposite does in 1; undecided: 1. "),
+    (["open", "open"], "in 0 of 2 paired comparisons; undecided: 2. ")])
 def test_verdict_counts_what_was_found(paper, kinds, words):
-    assert words in paper.verdict("a beats b", [{"direction": kind} for kind in kinds])
+    assert words in paper.verdict("a beats b", [{"direction": kind, "difference": 1.0, "interval": [-1.0, 3.0]} for kind in kinds])
+
+
+def test_undecided_differences_say_how_many_clips_they_would_take(paper):
+    rows = [{"direction": "open", "difference": 1.0, "interval": [-2.0, 4.0]},  # half width 3: 9 times the clips
+            {"direction": "open", "difference": -1.0, "interval": [-3.0, 1.0]},  # half width 2: 4 times
+            {"direction": "appears", "difference": 9.0, "interval": [8.0, 10.0]}]
+    assert "about 4.0 times as many clips" in paper.why(rows)
 
 
 def test_only_missing_cells_are_measured(paper):
