@@ -12,17 +12,14 @@ of Moving-MNIST. Its distances are NOT FID or FVD and compare with nothing outsi
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from minivdm.metrics import read
+from minivdm.metrics import load_shipped, read
 
 ENCODER = Path(__file__).parent / "weights" / "clip-encoder-32.safetensors"
 SPAN = 5  # frames that one feature of motion is computed from
@@ -78,20 +75,8 @@ class ClipEncoder(nn.Module):
 
 @functools.cache
 def load_encoder(device: str | torch.device = "cpu") -> ClipEncoder:
-    """The shipped encoder in eval mode, its file checked against the SHA-256 in the card beside it.
-
-    Raises FileNotFoundError without weights, and ValueError where the file is truncated or changed.
-    """
-    if not ENCODER.is_file():
-        where = "benchmarks/train_clip_encoder.py makes them"
-        raise FileNotFoundError(f"{ENCODER}: expected the encoder's weights; {where}")
-    found = hashlib.sha256(ENCODER.read_bytes()).hexdigest()
-    expected = json.loads(ENCODER.with_suffix(".json").read_text())["sha256"]
-    if found != expected:
-        raise ValueError(f"{ENCODER}: expected SHA-256 {expected}, found {found}: truncated or changed")
-    encoder = ClipEncoder()
-    encoder.load_state_dict({name: value.float() for name, value in load_file(ENCODER).items()})
-    return encoder.to(device).eval().requires_grad_(False)
+    """The shipped encoder in eval mode. Raises as `metrics.load_shipped` does."""
+    return load_shipped(ENCODER, ClipEncoder, "benchmarks/train_clip_encoder.py", device)
 
 
 # ---- features ----------------------------------------------------------------------------------------------------

@@ -10,8 +10,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -21,6 +23,7 @@ from torch.nn import functional
 WINDOW = 5  # frames whose logits `keeps_identity` averages
 ABSENT = -4.0  # logit of a class that is not there, whatever covers it: crossing digits rarely fall below -3
 CENTRE = 6.25  # from a digit's true corner, at size 32: the mean centre of mass, 6.75, less half a pixel of rounding
+Module = TypeVar("Module", bound=nn.Module)
 READER = Path(__file__).parent / "weights" / "digit-reader-32.safetensors"
 
 
@@ -53,25 +56,32 @@ class DigitReader(nn.Module):
         return evidence.flatten(2).logsumexp(-1)  # a smooth maximum: one place with the digit is enough
 
 
-@functools.cache
-def load_reader(device: str | torch.device = "cpu") -> DigitReader:
-    """The shipped reader in eval mode, its file checked against the SHA-256 in the card beside it.
+def load_shipped(weights: Path, network: Callable[[], Module], maker: str, device: str | torch.device) -> Module:
+    """A network in eval mode with the weights of a file, checked against the SHA-256 in the card beside it.
+
+    network: makes it untrained. maker: the script that makes the weights, for the message.
 
     Raises:
-        FileNotFoundError: no weights; `benchmarks/train_digit_reader.py` makes them.
+        FileNotFoundError: no weights.
         ValueError: the file is truncated or changed.
     """
-    if not READER.is_file():
-        raise FileNotFoundError(f"{READER}: expected the reader's weights; benchmarks/train_digit_reader.py makes them")
-    found = hashlib.sha256(READER.read_bytes()).hexdigest()
-    expected = json.loads(READER.with_suffix(".json").read_text())["sha256"]
+    if not weights.is_file():
+        raise FileNotFoundError(f"{weights}: expected the weights that ship; {maker} makes them")
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    expected = json.loads(weights.with_suffix(".json").read_text())["sha256"]
     if found != expected:
-        raise ValueError(f"{READER}: expected SHA-256 {expected}, found {found}: truncated or changed")
+        raise ValueError(f"{weights}: expected SHA-256 {expected}, found {found}: truncated or changed")
     with torch.device("meta"):  # no first weights, and so no draw from the global generator
-        reader = DigitReader()
-    state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(READER).items()}
-    reader.load_state_dict(state, assign=True)
-    return reader.to(device).eval().requires_grad_(False)
+        made = network()
+    state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(weights).items()}
+    made.load_state_dict(state, assign=True)
+    return made.to(device).eval().requires_grad_(False)
+
+
+@functools.cache
+def load_reader(device: str | torch.device = "cpu") -> DigitReader:
+    """The shipped reader in eval mode. Raises as `load_shipped` does."""
+    return load_shipped(READER, DigitReader, "benchmarks/train_digit_reader.py", device)
 
 
 # Distances to a known target. Pixels are compared in [0, 1], as all of the literature does.

@@ -73,7 +73,7 @@ def guided(denoise: Any, labels: Tensor | None, weight: float) -> Any:
 
 @torch.no_grad()
 def generate(denoise: Denoiser, labels: Tensor | None = None, *, count: int | None = None,
-             shape: tuple[int, int, int, int] | None = None, weight: float = 0.0, steps: int = 64,
+             shape: tuple[int, ...] | None = None, weight: float = 0.0, steps: int = 64,
              step: Callable[..., Tensor] = samplers.ddim_step, generator: torch.Generator | None = None,
              **sampling: Any) -> Tensor:
     """Videos (b, c, f, h, w) in about [-1, 1] from noise.
@@ -82,9 +82,7 @@ def generate(denoise: Denoiser, labels: Tensor | None = None, *, count: int | No
     are labels. shape: (c, f, h, w), by default what the weights were trained on. weight: guidance, w >= 0.
     steps, step, **sampling: as for samplers.sample. Raises ValueError where these do not fit together.
     """
-    shape = shape or getattr(denoise, "shape", None)
-    if shape is None:
-        raise ValueError("shape: expected (c, f, h, w), which this denoiser does not know by itself, got None")
+    shape = _shape(denoise, shape)
     rows = 1 if labels is None else len(labels)
     count = rows if count is None else count
     if rows not in (1, count):

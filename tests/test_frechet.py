@@ -252,3 +252,11 @@ def test_bad_input_is_named():
     ):
         with pytest.raises(frechet.NotEnoughVideos, match="at least"):
             call()
+
+
+@pytest.mark.parametrize("load", [frechet.load_encoder, metrics.load_reader])
+def test_loading_draws_nothing_from_the_global_generator(load):
+    load.cache_clear()
+    before = torch.get_rng_state()
+    load()
+    assert torch.equal(torch.get_rng_state(), before)
