@@ -1,0 +1,10 @@
+"""nbgrader's settings for this course; solutions/README.md is the instructor's guide."""
+
+c = get_config()  # noqa: F821 - nbgrader defines it
+
+c.CourseDirectory.course_id = "minivdm"
+c.CourseDirectory.source_directory = "solutions"
+c.CourseDirectory.release_directory = "exercises"
+c.ClearSolutions.code_stub = {"python": "raise NotImplementedError()"}
+c.ClearSolutions.text_stub = "*Your answer here.*"
+c.ExecutePreprocessor.timeout = 120  # seconds a cell of a submission may take
