@@ -8,3 +8,6 @@ c.CourseDirectory.release_directory = "exercises"
 c.ClearSolutions.code_stub = {"python": "raise NotImplementedError()"}
 c.ClearSolutions.text_stub = "*Your answer here.*"
 c.ExecutePreprocessor.timeout = 120  # seconds a cell of a submission may take
+
+# Files from a learning platform, as `ada-06_samplers.ipynb` in downloaded/06_samplers/archive.
+c.FileNameCollectorPlugin.named_regexp = r".*[/\\](?P<student_id>[\w.@]+)-(?P<file_id>\d\d_\w+)\.ipynb"

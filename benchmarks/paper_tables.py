@@ -1,12 +1,13 @@
 """Tables 6, 5 and 3 of "Video Diffusion Models" (Ho et al. 2022), at Moving-MNIST's scale, with the shipped weights.
 
-    python benchmarks/paper_tables.py                       (all three: about 20 minutes of one core)
-    python benchmarks/paper_tables.py 6 --clips 16 --steps 16 --seed 0
+    python benchmarks/paper_tables.py                       (all three: about two hours of one core)
+    python benchmarks/paper_tables.py 6 --clips 96 --steps 16 --seed 0
 
-Table 6: extension of real clips from 16 to 64 frames, by replacement and by reconstruction guidance of several w_r.
+Table 6: extension of real clips from 16 to 64 frames, by replacement and by reconstruction guidance of several w_r,
+with the clips' labels and classifier-free guidance, as in the paper.
 Table 5: the guidance weight w (w = 0 is unguided; the paper counts from 1) against fidelity and diversity.
 Table 3: prediction 6 -> 10 frames by reconstruction guidance, ancestral and with Langevin correctors, at equal numbers
-of network calls. Table 4 (images joined to clips) needs training runs of its own and is not made here.
+of network calls. Table 4, images joined to clips, takes training runs of its own: benchmarks/joint_training.py.
 
 Distances are those of `minivdm.frechet`, on its own small encoder: neither FID nor FVD. They are too large for small
 sets, equally in all rows of a table, because all have equally many clips. Intervals are 95 % bootstrap intervals over
@@ -38,9 +39,10 @@ from minivdm.metrics_video import block_seam
 RESULTS = Path(__file__).resolve().parent / "results"
 WEIGHTS, BATCH, DRAWS, REFERENCE = "moving-mnist-32", 8, 400, 256
 REFERENCE_FROM = 10_000  # index of the first reference clip, far from those that are continued
-CLIPS, STEPS = {6: 16, 5: 48, 3: 12}, 16
-CALLS, GUIDANCE, RECONSTRUCTION = (8, 32, 128), (0.0, 0.5, 1.0, 2.0, 4.0), (2.0, 5.0, 10.0)
+CLIPS, STEPS = {6: 96, 5: 48, 3: 12}, 16
+CALLS, GUIDANCE, RECONSTRUCTION = (8, 32, 128), (0.0, 0.5, 1.0, 2.0, 4.0), (2.0, 5.0)
 OVERLAP, PREDICT_FROM, DELTA = 8, 6, 0.1
+EXTENSION_WEIGHT = 1.0  # of classifier-free guidance in table 6; the paper's caption counts it from 1 and says 2
 REAL = "real test clips"
 CLAIM = {6: "reconstruction beats replacement", 5: "guidance trades fidelity to the data and diversity for legibility",
          3: "Langevin-corrected sampling beats ancestral"}
@@ -185,7 +187,8 @@ class Table:
         self.real, self.reference = data.clips(torch.arange(clips)), data.clips(
             torch.arange(REFERENCE_FROM, REFERENCE_FROM + REFERENCE)).video
         self.labels = torch.eye(10)[torch.arange(clips) % 10] if number == 5 else self.real.labels
-        self.sampler = {6: f"ancestral, {steps} steps a block, overlap {OVERLAP}", 5: f"DDIM, {steps} steps",
+        self.sampler = {6: f"w = {EXTENSION_WEIGHT:g}, ancestral, {steps} steps a block, overlap {OVERLAP}",
+                        5: f"DDIM, {steps} steps",
                         3: f"reconstruction guidance with w_r = 2, Langevin δ = {DELTA}"}[number]
 
     def jobs(self) -> dict[str, Callable[[Tensor, Tensor, torch.Generator], Tensor]]:
@@ -209,8 +212,8 @@ class Table:
     def extended(self, real: Tensor, labels: Tensor, generator: torch.Generator, **how: Any) -> Tensor:
         """16 real frames and 48 new ones."""
         order = partial(tasks.autoregressive, overlap=OVERLAP)
-        return tasks.extend(self.denoise, real[:, :, :16], 64, order=order, labels=labels, steps=self.steps,
-                            step=samplers.ancestral_step, generator=generator, **how)
+        return tasks.extend(self.denoise, real[:, :, :16], 64, order=order, labels=labels, weight=EXTENSION_WEIGHT,
+                            steps=self.steps, step=samplers.ancestral_step, generator=generator, **how)
 
     def guided(self, real: Tensor, labels: Tensor, generator: torch.Generator, weight: float) -> Tensor:
         """Clips from labels alone."""
@@ -355,9 +358,9 @@ def markdown(found: dict[str, Any]) -> str:
     if missing:
         lines += ["", f"Not yet measured: {'; '.join(missing)}."]
     return "\n".join(lines) + (
-        f"\n\n`{WEIGHTS}`, {n} clips a row, {found['sampler']}, seed {found['settings']['seed']}, "
-        f"{found['hardware']}; in brackets 95 % intervals over clips. Distances are on this project's own encoder, to "
-        f"{REFERENCE} real clips, and too large at {n} clips: compare rows. Command: `{found['command']}`.\n")
+        f"\n\n{found['about']}{found['hardware']}; in brackets 95 % intervals over clips. Distances are on this "
+        f"project's own encoder, to {REFERENCE} real clips, and too large at {n} clips: compare rows. "
+        f"Command: `{found['command']}`.\n")
 
 
 def run(number: int, clips: int, steps: int, seed: int, again: bool) -> None:
@@ -368,7 +371,8 @@ def run(number: int, clips: int, steps: int, seed: int, again: bool) -> None:
     names = list(table.jobs())
     for cells in fill(names, finished, table.cell):
         rows = comparisons(number, cells)
-        found = {"table": number, "settings": settings, "sampler": table.sampler, "names": names,
+        about = f"`{WEIGHTS}`, {clips} clips a row, {table.sampler}, seed {seed}, "
+        found = {"table": number, "settings": settings, "about": about, "names": names,
                  "command": f"python benchmarks/paper_tables.py {number} --clips {clips} --steps {steps} --seed {seed}",
                  "hardware": "; ".join(sorted({cell["hardware"] for cell in cells.values()})),
                  "bootstrap": {"draws": DRAWS, "seed": 0}, "verdict": verdict(CLAIM[number], rows),

@@ -81,7 +81,8 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in DROPPED \
             and not (isinstance(node.func.value, ast.Name) and node.func.value.id in ("torch", "math")):
         yield f"{node.func.attr} dropped", node.func.value
-    if isinstance(node, ast.Call) and len(node.args) >= 2 and not any(isinstance(a, ast.Starred) for a in node.args[:2]):
+    starred = isinstance(node, ast.Call) and any(isinstance(a, ast.Starred) for a in node.args[:2])
+    if isinstance(node, ast.Call) and len(node.args) >= 2 and not starred:
         swapped = ast.Call(node.func, [node.args[1], node.args[0], *node.args[2:]], node.keywords)
         if ast.dump(swapped) != ast.dump(node):
             yield "arguments swapped", swapped

@@ -1,5 +1,5 @@
-"""The checks of the exercises: right answers pass, each typical mistake is named, and whatever else a learner's function
-may do gets a message of its own."""
+"""The checks of the exercises: right answers pass, each typical mistake is named, and whatever else a learner's
+function may do gets a message of its own."""
 
 import importlib.util
 import time

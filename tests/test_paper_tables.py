@@ -106,7 +106,7 @@ def test_cells_of_other_settings_are_refused(paper, tmp_path):
 
 def test_unmeasured_cells_are_named(paper):
     found = {"cells": cells(paper, a=normal(4), b=normal(4, 1)), "names": ["a", "b", "c"], "verdict": "A verdict.",
-             "settings": {"clips": 4, "seed": 0}, "sampler": "a sampler", "hardware": "CPU", "command": "a command",
+             "settings": {"clips": 4, "seed": 0}, "about": "about, ", "hardware": "CPU", "command": "a command",
              "comparisons": [paper.compare(cells(paper, a=normal(4), b=normal(4, 1)), "seam", "a", "b")]}
     text = paper.markdown(found)
     assert "Not yet measured: c." in text and "A verdict." in text and "| a − b |" in text

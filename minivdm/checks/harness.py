@@ -1,13 +1,14 @@
 """How a check works: it calls the learner's function on many inputs and says what is right or what is probably wrong.
 
-A `Check` knows the right answer, the inputs to try, and typical wrong answers with a sentence for each. Where the learner
-gives something else than the right answer, it looks for the typical wrong answer that gives the same, and says its
-sentence; where there is none, it says on which input, what came and what was expected. It never shows the solution, and
-depends on nothing but the function and the seed it is given.
+A `Check` knows the right answer, the inputs to try, and typical wrong answers with a sentence for each. Where the
+learner gives something else than the right answer, it looks for the typical wrong answer that gives the same, and says
+its sentence; where there is none, it says on which input, what came and what was expected. It never shows the solution,
+and depends on nothing but the function and the seed it is given.
 """
 
 from __future__ import annotations
 
+import _thread
 import signal
 import threading
 import time
@@ -16,7 +17,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import _thread
 import numpy as np
 import torch
 from torch import Tensor
@@ -146,7 +146,8 @@ class Check:
                     found.append(self._call(answer, case))
                     if not _identical(before, (case.arguments, dict(case.options))):
                         self._fail("changed its input", "your function changes a tensor that it was given; make a new "
-                                   f"one instead (x = x + 1, not x += 1; or x.clone())\n  (on the input \"{case.name}\")")
+                                   "one instead (x = x + 1, not x += 1; or x.clone())\n  "
+                                   f'(on the input "{case.name}")')
         except TimeoutError:
             self._fail("time", f"no answer within {self.seconds:g} seconds; does a loop never end?")
         finally:

@@ -1,0 +1,134 @@
+"""How good are a few network calls? Clips made with at most ten, against clips made with 256 ancestral steps.
+
+    python benchmarks/few_calls.py                      (three quarters of an hour of one core)
+    python benchmarks/few_calls.py --clips 96 --seed 0
+
+All samplers start from the same noise and labels, without guidance, so that a step of a first-order sampler is one
+call of the network. Distances, intervals, and how an interrupted measurement goes on, are those of
+benchmarks/paper_tables.py. Ratios are to the ancestral row, with the same bootstrap draw of clips in both.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import paper_tables
+import torch
+from paper_tables import REAL, Cells, averaged, bootstrapped, bounds, distance, windows
+from torch import Tensor
+
+from minivdm import build, checkpoints, metrics, monitor, pretrained, samplers, tasks
+from minivdm.frechet import features
+
+REFERENCE_ROW, BATCH = "ancestral, 256 calls", 8
+#: Row -> how `samplers.sample` is called. Heun's method calls the network twice in every step but the last.
+SAMPLERS: dict[str, Callable[[], dict[str, Any]]] = {
+    REFERENCE_ROW: lambda: {"steps": 256, "step": samplers.ancestral_step},
+    "ancestral, 10 calls": lambda: {"steps": 10, "step": samplers.ancestral_step},
+    "DDIM, 10 calls": lambda: {"steps": 10, "step": samplers.ddim_step},
+    "Heun, 9 calls": lambda: {"steps": 5, "step": samplers.heun_step},
+    "DPM-Solver++(2M), 10 calls": lambda: {"steps": 10, "step": samplers.DPMSolverPlusPlus2M()},
+    "DPM-Solver++(2M), Karras' times, 10 calls": lambda: {
+        "steps": 10, "step": samplers.DPMSolverPlusPlus2M(), "grid": samplers.karras},
+    "DPM-Solver++(2M), 6 calls": lambda: {"steps": 6, "step": samplers.DPMSolverPlusPlus2M()},
+}
+
+
+def cell(name: str, clips: int, seed: int) -> dict[str, Any]:
+    denoise = pretrained.load(paper_tables.WEIGHTS)
+    data, cpu = build.data(denoise.config, split="test"), time.process_time()
+    first = paper_tables.REFERENCE_FROM
+    reference = data.clips(torch.arange(first, first + paper_tables.REFERENCE)).video
+    if name == REAL:
+        found = data.clips(torch.arange(clips))
+        made, labels = found.video, found.labels
+    else:
+        labels = torch.eye(10)[torch.arange(clips) % 10]
+        made = torch.cat([generated(denoise, name, part, seed + start)
+                          for start, part in enumerate(labels.split(BATCH))])
+    return {"cpu_seconds": round(time.process_time() - cpu, 1), "hardware": monitor.hardware(torch.device("cpu")),
+            "metrics": {"frames": distance(features(made)[0], features(reference)[0]),
+                        "clips": distance(windows(made), windows(reference)),
+                        "legible": averaged(metrics.legible(made, labels).float(), "share"),
+                        "identity": averaged(metrics.keeps_identity(made).float(), "share")}}
+
+
+def generated(denoise: pretrained.TrainedDenoiser, name: str, labels: Tensor, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)  # one noise for a batch, whatever the sampler draws after it
+    return tasks.generate(denoise, labels, generator=generator, **SAMPLERS[name]()).clamp(-1, 1)
+
+
+def ratios(cells: Cells) -> list[dict[str, Any]]:
+    """Each row's distances as a share of those of 256 ancestral steps."""
+    rows = []
+    for name in [name for name in cells if name not in (REAL, REFERENCE_ROW) and REFERENCE_ROW in cells]:
+        for metric in ("frames", "clips"):
+            few, many = (cells[row]["metrics"][metric] for row in (name, REFERENCE_ROW))
+            rows.append({"row": name, "metric": metric, "ratio": round(few["estimate"] / many["estimate"], 4),
+                         "interval": bounds(bootstrapped(few) / bootstrapped(many).clamp(min=1e-6))})
+    return rows
+
+
+def verdict(rows: list[dict[str, Any]]) -> str:
+    """Which row comes nearest, and whether it is within five per cent."""
+    if not rows:
+        return "Not yet measured against 256 ancestral steps."
+    worst: dict[str, float] = {}
+    for row in rows:
+        worst[row["row"]] = max(worst.get(row["row"], 0.0), row["ratio"])
+    best = min(worst, key=lambda name: worst[name])
+    within = "at most 5 % above" if worst[best] <= 1.05 else "not within 5 % of"
+    return f"{best} is {within} 256 ancestral steps in both distances: its larger ratio is {worst[best]:.2f}."
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The table as the README shows it."""
+    by_row: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in found["ratios"]:
+        by_row.setdefault(row["row"], {})[row["metric"]] = row
+    lines = ["| | distance of frames | its ratio | distance of clips | its ratio | legible | same digit all along |",
+             "|---" * 7 + "|"]
+    for name, made in found["cells"].items():
+        entries = []
+        for metric in ("frames", "clips"):
+            low, high = paper_tables.interval_of(made["metrics"][metric])
+            entries.append(f"{made['metrics'][metric]['estimate']:.2f} ({low:.2f} to {high:.2f})")
+            row = by_row.get(name, {}).get(metric)
+            entries.append(f"{row['ratio']:.2f} ({row['interval'][0]:.2f} to {row['interval'][1]:.2f})" if row else "")
+        entries += [f"{made['metrics'][share]['estimate']:.2f}" for share in ("legible", "identity")]
+        lines.append(f"| {name} | " + " | ".join(entries) + " |")
+    settings = found["settings"]
+    return "\n".join([*lines, "", found["verdict"], "", (
+        f"`{paper_tables.WEIGHTS}`, {settings['clips']} clips a row, labels without guidance, seed {settings['seed']}, "
+        f"{found['hardware']}; in brackets 95 % intervals over clips. Distances are on this project's own encoder, to "
+        f"{paper_tables.REFERENCE} real clips. Command: `{found['command']}`.")]) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=96)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", action="store_true", help="measure finished cells anew")
+    args = parser.parse_args()
+    settings = {"weights": pretrained.card(paper_tables.WEIGHTS)["sha256"], "clips": args.clips, "seed": args.seed}
+    path = paper_tables.RESULTS / "few_calls.json"
+    names = [REAL, *SAMPLERS]
+    finished = paper_tables.resumed(path, settings, args.again)
+    for cells in paper_tables.fill(names, finished, lambda name: cell(name, args.clips, args.seed)):
+        if not cells:
+            continue
+        found = {"settings": settings, "names": names, "ratios": ratios(cells), "verdict": verdict(ratios(cells)),
+                 "command": f"python benchmarks/few_calls.py --clips {args.clips} --seed {args.seed}",
+                 "hardware": "; ".join(sorted({made["hardware"] for made in cells.values()})), "cells": cells}
+        checkpoints.write_atomic(path, paper_tables.as_json(found).encode())
+        path.with_suffix(".md").write_text(markdown(found))
+        print(f"{len(cells)} of {len(names)} rows; last {list(cells)[-1]}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
