@@ -4,6 +4,7 @@
 #   PIP_ARGS  your own options for pip install (README: GPU)   make setup PIP_ARGS="--index-url ..."
 #   JOBS      processes that share the tests                   make test JOBS=4
 #   LESSONS   notebooks to execute again            make lessons LESSONS=lessons/06_samplers.ipynb
+#   ASSIGNMENTS  of the students' notebooks         make exercises ASSIGNMENTS=06_samplers
 #   ARGS      passed on to the command a target runs           make train ARGS="--resume"
 
 PYTHON ?= python3
@@ -11,6 +12,7 @@ PIP_ARGS ?=
 JOBS ?= 2
 ARGS ?=
 LESSONS ?= lessons/*.ipynb
+ASSIGNMENTS ?= $(notdir $(wildcard solutions/[0-9]*))
 
 # Relative paths and `python -m` only: the folder may have spaces in its name.
 PY = .venv/bin/python
@@ -22,9 +24,9 @@ PEER = video-diffusion-pytorch==0.7.0
 SMALL = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 # The notebooks come first: they take longest.
-SUITE = $(wildcard lessons solutions) tests
+SUITE = $(wildcard lessons solutions tests)
 
-.PHONY: help setup lab test lessons train bench picture tables lint clean
+.PHONY: help setup lab test lessons exercises students train bench picture tables lint clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -50,6 +52,15 @@ test: setup  ## run the tests, and every notebook, and compare what they print
 
 lessons: setup  ## execute the lessons again, in place
 	$(SMALL) $(PY) -m minivdm.notebook.execute $(LESSONS) $(ARGS)
+
+exercises: setup  ## make the students' notebooks of the solutions
+	for name in $(ASSIGNMENTS); do $(PY) -m nbgrader generate_assignment $$name --force --no-db || exit 1; done
+
+# Tests and results stay out with the solutions: some of them contain answers.
+students: setup  ## pack what students get, everything but the solutions, into dist/minivdm-students.zip
+	mkdir -p dist
+	git archive --format=zip --prefix=minivdm/ --output=dist/minivdm-students.zip HEAD -- \
+	  . ':!solutions' ':!tests' ':!nbgrader_config.py' ':!.ci'
 
 train: setup  ## train on Moving-MNIST, on the GPU if there is one
 	OMP_WAIT_POLICY=passive $(PY) -m minivdm train $(ARGS)
