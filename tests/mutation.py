@@ -26,8 +26,15 @@ NAMES = {"sin": "cos", "cos": "sin", "mean": "sum", "sum": "mean", "min": "max",
 #: Methods without arguments that a change leaves out.
 DROPPED = {"sqrt", "exp", "log", "square", "abs", "softmax", "trace", "cumsum", "flip", "transpose", "reciprocal"}
 
+SYMMETRIC = {"min", "max", "minimum", "maximum"}
+
 #: "assignment name" -> {change: why it makes no difference}.
-EQUIVALENT: dict[str, dict[str, str]] = {}
+EQUIVALENT: dict[str, dict[str, str]] = {
+    "10_extending_videos seam_score": {
+        "mean -> sum in `change = (videos[:, :, 1:] - videos[:, :, :-1]).square().mean(dim=(0, 1, 3, 4))`":
+            "a ratio of two such means, all of the same number of pixels",
+    },
+}
 
 
 def solutions(assignment: str) -> tuple[str, dict[str, str]]:
@@ -65,6 +72,11 @@ def _docstrings(tree: ast.AST) -> set[int]:
             and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)}
 
 
+def _symmetric(call: ast.Call) -> bool:
+    """Does the order of the first two arguments make no difference, or not exist?"""
+    return any(isinstance(a, ast.Starred) for a in call.args[:2]) or ast.unparse(call.func).split(".")[-1] in SYMMETRIC
+
+
 def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     """(what changes, the changed node) for one node."""
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
@@ -81,8 +93,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in DROPPED \
             and not (isinstance(node.func.value, ast.Name) and node.func.value.id in ("torch", "math")):
         yield f"{node.func.attr} dropped", node.func.value
-    starred = isinstance(node, ast.Call) and any(isinstance(a, ast.Starred) for a in node.args[:2])
-    if isinstance(node, ast.Call) and len(node.args) >= 2 and not starred:
+    if isinstance(node, ast.Call) and len(node.args) >= 2 and not _symmetric(node):
         swapped = ast.Call(node.func, [node.args[1], node.args[0], *node.args[2:]], node.keywords)
         if ast.dump(swapped) != ast.dump(node):
             yield "arguments swapped", swapped

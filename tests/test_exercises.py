@@ -73,7 +73,8 @@ def test_points_are_those_that_the_headers_promise(name):
     for cell in cells(solution(name)):
         if match := HEADER.search(cell.source):
             given.append(-int(match[5]))
-        given[-1:] = [given[-1] + meta(cell).get("points", 0)] if given and not meta(cell)["task"] else given[-1:]
+        if points := meta(cell).get("points", 0):
+            given[-1] += points
     assert given == [0] * len(given)
 
 
@@ -132,7 +133,7 @@ def test_the_solution_is_executed_and_clean(name):
 @each_assignment
 def test_what_students_get_gives_nothing_away(name):
     text = exercise(name).read_text()
-    assert not re.search(r"(BEGIN|END) (SOLUTION|HIDDEN)|SEED \+ 1", text)
+    assert not re.search(r"(BEGIN|END) (SOLUTION|HIDDEN|MARK)|SEED \+ 1", text)
     for cell in cells(exercise(name)):
         assert cell.cell_type != "code" or not cell.outputs
         if meta(cell)["solution"]:
