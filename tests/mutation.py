@@ -30,6 +30,9 @@ SYMMETRIC = {"min", "max", "minimum", "maximum"}
 
 #: "assignment name" -> {change: why it makes no difference}.
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "03_score_matching posterior_moments": {
+        "1 + 1 in `return mean.detach(), sigma**2 / alpha * torch.stack(rows, 1)`": "a covariance is symmetric",
+    },
     "10_extending_videos seam_score": {
         "mean -> sum in `change = (videos[:, :, 1:] - videos[:, :, :-1]).square().mean(dim=(0, 1, 3, 4))`":
             "a ratio of two such means, all of the same number of pixels",
