@@ -70,7 +70,7 @@ def test_nothing_is_no_answer(assignment, name):
 @every_check
 def test_changes_to_the_solution_are_noticed(assignment, name):
     tried, passed = mutation.survivors(assignment, name)
-    assert tried >= 3
+    assert tried >= 2
     allowed = mutation.EQUIVALENT.get(f"{assignment} {name}", {})
     assert sorted(set(passed)) == sorted(allowed), "survivors that are not known to be equivalent, or the other way"
 
