@@ -55,6 +55,7 @@ lessons: setup  ## execute the lessons again, in place
 
 exercises: setup  ## make the students' notebooks of the solutions
 	for name in $(ASSIGNMENTS); do $(PY) -m nbgrader generate_assignment $$name --force --no-db || exit 1; done
+	$(PY) .ci/guide.py
 
 # Tests and results stay out with the solutions: some of them contain answers.
 students: setup  ## pack what students get, everything but the solutions, into dist/minivdm-students.zip

@@ -1,7 +1,7 @@
 """How good are a few network calls? Clips made with at most ten, against clips made with 256 ancestral steps.
 
-    python benchmarks/few_calls.py                      (three quarters of an hour of one core)
-    python benchmarks/few_calls.py --clips 96 --seed 0
+    python benchmarks/few_calls.py                      (half an hour of one core)
+    python benchmarks/few_calls.py --clips 64 --seed 0
 
 All samplers start from the same noise and labels, without guidance, so that a step of a first-order sampler is one
 call of the network. Distances, intervals, and how an interrupted measurement goes on, are those of
@@ -111,7 +111,7 @@ def markdown(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=96)
+    parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="measure finished cells anew")
     args = parser.parse_args()

@@ -1,5 +1,6 @@
 """The assignments: one source, made into the students' notebooks, which fail only where something is to be written."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -160,6 +161,16 @@ def test_exercises_are_what_their_solutions_make(name, course):
     assert made.returncode == 0, made.stderr
     again = course / "exercises" / name / f"{name}.ipynb"
     assert again.read_bytes() == exercise(name).read_bytes(), "run `make exercises`"
+
+
+def test_the_guide_counts_what_there_is():
+    spec = importlib.util.spec_from_file_location("guide", ROOT / ".ci" / "guide.py")
+    guide = importlib.util.module_from_spec(spec)
+    sys.modules["guide"] = guide  # dataclasses look their module up
+    spec.loader.exec_module(guide)
+    text = guide.GUIDE.read_text()
+    assert "| 12 |" in text
+    assert text == guide.filled(text), "run `make exercises`"
 
 
 # ---- unsolved ------------------------------------------------------------------------------------------------

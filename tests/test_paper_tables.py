@@ -114,8 +114,87 @@ def test_unmeasured_cells_are_named(paper):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("paper_*.json")), ids=lambda p: p.stem)
 def test_the_shown_tables_are_made_of_their_figures(paper, path):
+    import joint_training
+
     found = json.loads(path.read_text())
-    number = found["table"]
-    assert found["comparisons"] == paper.comparisons(number, found["cells"])
-    assert found["verdict"] == paper.verdict(paper.CLAIM[number], found["comparisons"])
+    if found["table"] == 4:
+        rows, claim = joint_training.comparisons(found["cells"], found["settings"]["seeds"]), joint_training.CLAIM
+    else:
+        rows, claim = paper.comparisons(found["table"], found["cells"]), paper.CLAIM[found["table"]]
+    assert found["comparisons"] == rows
+    assert found["verdict"] == paper.verdict(claim, rows)
     assert path.with_suffix(".md").read_text() == paper.markdown(found)
+
+
+# ---- table 4, and few calls ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def joint(paper):
+    import joint_training
+
+    return joint_training
+
+
+@pytest.fixture
+def few(paper):
+    import few_calls
+
+    return few_calls
+
+
+def test_runs_of_table_4_differ_in_nothing_but_the_images_and_the_seed(joint):
+    runs = [joint.config(images, 8_000, seed) for images in joint.IMAGES for seed in (0, 1)]
+    assert all(set(runs[0].difference(run)) <= {"images", "seed", "data_seed"} for run in runs)
+    assert len({run.clips // run.batch for run in runs}) == 1
+
+
+def test_a_run_of_table_4_is_trained_and_measured(joint, monkeypatch, tmp_path):
+    monkeypatch.setattr(joint, "ROOT", tmp_path)
+    monkeypatch.setattr(joint, "MADE", 10)
+    monkeypatch.setattr(joint, "STEPS", 1)
+    made = joint.cell("4 images, seed 0", 8)
+    assert made["steps"] == 1
+    assert set(made["metrics"]) == {"frames", "clips", "score", "legible", "identity"}
+    again = joint.cell("4 images, seed 0", 8)  # the run has ended already, and is not trained twice
+    assert made == again | {"cpu_seconds": made["cpu_seconds"]}
+
+
+def distances(paper, frames, clips):
+    return {"metrics": {name: {"estimate": value, "draws": [value] * paper.DRAWS}
+                        for name, value in (("frames", frames), ("clips", clips))}}
+
+
+def test_ratios_are_to_256_ancestral_steps(paper, few):
+    found = few.ratios({few.REFERENCE_ROW: distances(paper, 2.0, 4.0), "DDIM, 10 calls": distances(paper, 2.1, 3.0)})
+    assert [(row["metric"], row["ratio"], row["interval"]) for row in found] == [
+        ("frames", 1.05, [1.05, 1.05]), ("clips", 0.75, [0.75, 0.75])]
+    assert few.ratios({"DDIM, 10 calls": distances(paper, 2.1, 3.0)}) == []
+
+
+@pytest.mark.parametrize("ratios, words", [
+    ([("a", 1.04), ("a", 0.9), ("b", 1.2)], "a is at most 5 % above 256 ancestral steps in both distances"),
+    ([("a", 1.3), ("a", 0.9), ("b", 1.2)], "b is not within 5 % of 256 ancestral steps"),
+    ([], "Not yet measured")])
+def test_the_verdict_is_about_the_larger_ratio(few, ratios, words):
+    assert words in few.verdict([{"row": row, "ratio": ratio} for row, ratio in ratios])
+
+
+def test_every_row_but_the_first_takes_ten_calls_at_most(few):
+    from minivdm.exact import GaussianMixture
+    from minivdm.samplers import sample
+    from minivdm.schedules import CosineSchedule
+
+    exact = GaussianMixture.ring().denoiser(CosineSchedule())
+    for name, options in few.SAMPLERS.items():
+        calls = []
+
+        class Counted:
+            schedule = exact.schedule
+
+            def __call__(self, z, t, calls=calls):
+                calls.append(t)
+                return exact(z, t)
+
+        sample(Counted(), torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), **options())
+        assert f"{len(calls)} calls" in name

@@ -23,6 +23,10 @@ def _scales(schedule: Schedule, t: Any) -> tuple[Tensor, Tensor]:
     return schedule.alpha(t), schedule.sigma(t)
 
 
+def _three(g: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    return [video(g, *shape, dtype=dtype) for _ in range(3)]
+
+
 def _ddim_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     s, t = ordered_pair(g)
@@ -70,9 +74,8 @@ def _ancestral_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     s, t = ordered_pair(g)
     for dtype in (torch.float64, torch.float32):
-        z, x, noise = (video(g, dtype=dtype) for _ in range(3))
-        yield Case(f"{str(dtype)[6:]}, gamma = 0", (z, x, noise, s, t, COSINE, 0.0))
-    z, x, noise = (video(g, 4, 1, 1, 3, 3) for _ in range(3))
+        yield Case(f"{str(dtype)[6:]}, gamma = 0", (*_three(g, dtype=dtype), s, t, COSINE, 0.0))
+    z, x, noise = _three(g, 4, 1, 1, 3, 3)
     yield Case("one frame, gamma = 1", (z, x, noise, s, t, COSINE, 1.0))
     yield Case("gamma = 0.3, linear schedule", (z, x, noise, s, t, LINEAR, 0.3))
     yield Case("from t = 1, gamma = 0.5", (z, x, noise, t, 1.0, COSINE, 0.5))
@@ -138,8 +141,7 @@ clipped_ddim_step = Check(
         Wrong(lambda z, x, low, high, *scales: _ddim(z, x, *scales) + scales[2] * (x.clamp(low, high) - x),
               "your eps_hat is that of x_hat before it was clipped: with the clipped one, the two no longer add up to "
               "z_t."),
-        Wrong(lambda z, x, low, high, *scales: _ddim(z, x, *scales),
-              "this is DDIM without any clipping."),
+        Wrong(lambda z, x, low, high, *scales: _ddim(z, x, *scales), "this is DDIM without any clipping."),
         Wrong(lambda z, x, low, high, *scales: _ddim(z, x, *scales).clamp(low, high),
               "you clip z_s, which is noisy and may have any value; only the estimate of clean values has a range."),
         Wrong(lambda z, x, low, high, *scales: _ddim(z, x.clamp(-1, 1), *scales),
@@ -268,11 +270,9 @@ def _dpm_cases(seed: int) -> Iterator[Case]:
     s, t = ordered_pair(g, 0.1, 0.7)
     r = t + uniform(g, 0.05, 0.2).item()
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, clips of 3 frames", (*(video(g, dtype=dtype) for _ in range(3)), (r, t, s),
-                                                            COSINE))
-    yield Case("one frame, the last step began at t = 1", (*(video(g, 1, 1, 1, 3, 3) for _ in range(3)), (1.0, t, s),
-                                                           COSINE))
-    yield Case("points, sub-variance-preserving", (*(video(g, 6, 2) for _ in range(3)), (r, t, s), SubVPSchedule()))
+        yield Case(f"{str(dtype)[6:]}, clips of 3 frames", (*_three(g, dtype=dtype), (r, t, s), COSINE))
+    yield Case("one frame, the last step began at t = 1", (*_three(g, 1, 1, 1, 3, 3), (1.0, t, s), COSINE))
+    yield Case("points, sub-variance-preserving", (*_three(g, 6, 2), (r, t, s), SubVPSchedule()))
     z, x_hat = video(g, 4, 2), video(g, 4, 2)
     yield Case("x_hat did not change", (z, x_hat, x_hat.clone(), (r, t, s), COSINE))
 
@@ -301,8 +301,7 @@ dpm_solver_step = Check(
     _dpm,
     _dpm_cases,
     [
-        Wrong(_two_step(lambda x, last, h, k: x),
-              "this is DDIM: x_hat of the last step is not used."),
+        Wrong(_two_step(lambda x, last, h, k: x), "this is DDIM: x_hat of the last step is not used."),
         Wrong(_two_step(lambda x, last, h, k: x + h / k * (x - last)),
               "you extrapolate to the end of the step; the mean over the step is wanted, half as far."),
         Wrong(_two_step(lambda x, last, h, k: x + k / (2 * h) * (x - last)),
@@ -327,12 +326,10 @@ def _any_cases(seed: int) -> Iterator[Case]:
     s, t = ordered_pair(g, 0.2, 0.8)
     kappa = uniform(g, 0.3, 0.7).item()
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, kappa = {kappa:.2f}", (*(video(g, dtype=dtype) for _ in range(3)), t, s, LINEAR,
-                                                              kappa))
-    yield Case("one frame, kappa = 0", (*(video(g, 1, 1, 1, 3, 3) for _ in range(3)), t, s, COSINE, 0.0))
-    yield Case("points, kappa = 1, from t = 1", (*(video(g, 6, 2) for _ in range(3)), 1.0, t, LINEAR, 1.0))
-    yield Case("points, kappa = 1.5, sub-variance-preserving", (*(video(g, 6, 2) for _ in range(3)), t, s,
-                                                                SubVPSchedule(), 1.5))
+        yield Case(f"{str(dtype)[6:]}, kappa = {kappa:.2f}", (*_three(g, dtype=dtype), t, s, LINEAR, kappa))
+    yield Case("one frame, kappa = 0", (*_three(g, 1, 1, 1, 3, 3), t, s, COSINE, 0.0))
+    yield Case("points, kappa = 1, from t = 1", (*_three(g, 6, 2), 1.0, t, LINEAR, 1.0))
+    yield Case("points, kappa = 1.5, sub-variance-preserving", (*_three(g, 6, 2), t, s, SubVPSchedule(), 1.5))
 
 
 def _any(z: Tensor, x_hat: Tensor, noise: Tensor, t: float, s: float, schedule: Schedule, kappa: float, *,
@@ -401,10 +398,6 @@ def _squares(jacobian: Tensor) -> tuple[Tensor, Tensor]:
     return squares.sum() - squares.diagonal().sum(), squares.sum()
 
 
-def _symmetric(jacobian: Tensor) -> tuple[Tensor, Tensor]:
-    return _squares((jacobian + jacobian.T) / 2)
-
-
 hutchinson_variances = Check(
     "hutchinson_variances",
     _variances,
@@ -412,17 +405,15 @@ hutchinson_variances = Check(
     [
         Wrong(lambda j: tuple(2 * v for v in _squares(j)),
               "right for a symmetric J only: J_ij and J_ji multiply the same e_i e_j, so look at their sum."),
-        Wrong(lambda j: _symmetric(j),
+        Wrong(lambda j: _squares((j + j.T) / 2),
               "half of the right answer: how often does a pair of different i and j occur in the double sum?"),
-        Wrong(lambda j: (2 * _symmetric(j)[1],) * 2,
+        Wrong(lambda j: (2 * _squares((j + j.T) / 2)[1],) * 2,
               "right for normal probes; with signs the diagonal is multiplied by e_i² = 1, which does not vary."),
-        Wrong(lambda j: (2 * _symmetric(j)[0],) * 2,
+        Wrong(lambda j: (2 * _squares((j + j.T) / 2)[0],) * 2,
               "right for signs; the square of a normal number varies, with variance E[e⁴] − 1 = 2."),
-        Wrong(lambda j: (2 * _symmetric(j)[0], 2 * _symmetric(j)[0] + (j.diagonal() ** 2).sum()),
-              "right for signs; for normal probes the variance of e_i² is not 1: E[e⁴] = 3."),
-        Wrong(lambda j: tuple(8 * v for v in _symmetric(j)),
+        Wrong(lambda j: tuple(2 * v for v in _squares(j + j.T)),
               "four times the right answer: did you take J + J^T for the symmetric part, without halving it?"),
-        Wrong(lambda j: tuple((2 * v).sqrt() for v in _symmetric(j)),
+        Wrong(lambda j: tuple((2 * v).sqrt() for v in _squares((j + j.T) / 2)),
               "these are standard deviations; the variances are asked for."),
     ],
 )
