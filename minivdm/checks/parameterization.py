@@ -48,8 +48,8 @@ def _rates(find: Callable[[Tensor, Tensor], dict[str, Any]], follow: Callable[..
     """find: (alpha, sigma) -> rates to x that differ from the right ones; follow: (error of x, alpha, sigma) -> of eps.
     """
     def answer(error: Tensor, alpha: Tensor, sigma: Tensor, given: str) -> tuple[Tensor, Tensor]:
-        rates: dict[str, Any] = {"x": 1.0, "eps": -sigma / alpha, "v": -sigma / (alpha**2 + sigma**2), "score": sigma**2 / alpha}
-        x = (rates | find(alpha, sigma))[given] * error
+        rates: dict[str, Any] = {"x": 1.0, "eps": -sigma / alpha, "v": -sigma / (alpha**2 + sigma**2)}
+        x = (rates | {"score": sigma**2 / alpha} | find(alpha, sigma))[given] * error
         return x, -alpha / sigma * x if follow is None else follow(x, alpha, sigma)
     return answer
 
