@@ -16,7 +16,7 @@ from nbgrader.api import Gradebook
 from minivdm.checks import CheckFailed, checks_of
 
 ROOT = Path(__file__).resolve().parent.parent
-ASSIGNMENTS = ("06_samplers",)
+ASSIGNMENTS = ("06_samplers", "10_extending_videos")
 STUDENTS = ("ada", "blank", "wrong")  # all right; as handed out; the first coded exercise wrong
 
 pytestmark = pytest.mark.slow
