@@ -10,8 +10,12 @@ from torch import Tensor
 
 from minivdm import gaussian, ode
 from minivdm.checks.harness import Case, Check, Wrong, generator, ordered_pair, uniform, video
+from minivdm.checks.likelihoods import hutchinson_variances, log_likelihood
 from minivdm.guidance import Guided
 from minivdm.schedules import CosineSchedule, LinearSchedule, Schedule, SubVPSchedule
+
+__all__ = ["ancestral_step", "any_noise_step", "clipped_ddim_step", "ddim_step", "dpm_solver_step",
+           "hutchinson_variances", "karras_step", "langevin_step", "log_likelihood"]
 
 COSINE, LINEAR = CosineSchedule(), LinearSchedule()
 
@@ -345,56 +349,5 @@ any_noise_step = Check(
               "your noise is that of the reverse SDE, whatever kappa is: rho is kappa times g."),
         Wrong(lambda *a: _any(*a, power=1),
               "you took −eps_hat for the score; that is divided by sigma once more."),
-    ],
-)
-
-
-# ---- Hutchinson -----------------------------------------------------------------------------------------------
-
-
-def _matrices(seed: int) -> Iterator[Case]:
-    g = generator(seed)
-    matrix = video(g, 4, 4)
-    yield Case("symmetric, 4 by 4", (matrix + matrix.T,))
-    yield Case("not symmetric, 5 by 5", (video(g, 5, 5),))
-    yield Case("float32, not symmetric, 3 by 3", (video(g, 3, 3, dtype=torch.float32),))
-    yield Case("antisymmetric, 4 by 4", (matrix - matrix.T,))
-    yield Case("diagonal, 3 by 3", (torch.diag(video(g, 3)),))
-    yield Case("1 by 1", (video(g, 1, 1),))
-
-
-def _variances(jacobian: Tensor) -> tuple[Tensor, Tensor]:
-    """By weighted sums over all signs, and over nodes that integrate a normal's moments up to the fifth exactly."""
-    found = []
-    for nodes, weights in (((-1.0, 1.0), (0.5, 0.5)), ((-(3**0.5), 0.0, 3**0.5), (1 / 6, 2 / 3, 1 / 6))):
-        d = len(jacobian)
-        e = torch.cartesian_prod(*[torch.tensor(nodes, dtype=torch.float64)] * d).reshape(-1, d)
-        w = torch.cartesian_prod(*[torch.tensor(weights, dtype=torch.float64)] * d).reshape(-1, d).prod(1)
-        forms = torch.einsum("ni,ij,nj->n", e, jacobian.double(), e)
-        found.append((w * (forms - (w * forms).sum()) ** 2).sum().to(jacobian.dtype))
-    return found[0], found[1]
-
-
-def _squares(jacobian: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of the squares outside of the diagonal, and of all."""
-    squares = jacobian**2
-    return squares.sum() - squares.diagonal().sum(), squares.sum()
-
-
-hutchinson_variances = Check(
-    "hutchinson_variances",
-    _variances,
-    _matrices,
-    [
-        Wrong(lambda j: tuple(2 * v for v in _squares(j)),
-              "right for a symmetric J only: J_ij and J_ji multiply the same e_i e_j, so look at their sum."),
-        Wrong(lambda j: _squares((j + j.T) / 2),
-              "half of the right answer: how often does a pair of different i and j occur in the double sum?"),
-        Wrong(lambda j: (2 * _squares((j + j.T) / 2)[1],) * 2,
-              "right for normal probes; with signs the diagonal is multiplied by e_i² = 1, which does not vary."),
-        Wrong(lambda j: (2 * _squares((j + j.T) / 2)[0],) * 2,
-              "right for signs; the square of a normal number varies, with variance E[e⁴] − 1 = 2."),
-        Wrong(lambda j: tuple((2 * v).sqrt() for v in _squares((j + j.T) / 2)),
-              "these are standard deviations; the variances are asked for."),
     ],
 )
