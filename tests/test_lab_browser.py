@@ -1,4 +1,4 @@
-"""The first lesson in JupyterLab, opened and run as `make lab` and a reader would."""
+"""The first lesson and an exercise in JupyterLab, opened and run as `make lab` and a reader would."""
 
 import os
 import re
@@ -18,6 +18,8 @@ pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parent.parent
 LESSON = ROOT / "lessons" / "00_start_here.ipynb"
+EXERCISE = ROOT / "exercises" / "06_samplers" / "06_samplers.ipynb"
+SWAPPED = "    eps_hat = (z - alpha_s * x_hat) / sigma_s\n    return alpha_t * x_hat + sigma_t * eps_hat"
 TOKEN = "test"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 PATIENCE = 180_000  # ms; the lesson itself takes under a minute
@@ -31,7 +33,8 @@ def free_port() -> int:
 
 @pytest.fixture
 def lab(tmp_path):
-    """A JupyterLab on a folder with the lessons, without stored outputs; yields its address."""
+    """A JupyterLab on a folder with the lessons, without stored outputs, and an exercise whose first answer is wrong;
+    yields its address."""
     shutil.copytree(ROOT / "lessons", tmp_path / "lessons")
     copy = tmp_path / "lessons" / LESSON.name
     notebook = nbformat.read(copy, as_version=4)
@@ -39,6 +42,10 @@ def lab(tmp_path):
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     nbformat.write(notebook, copy)
+    notebook = nbformat.read(EXERCISE, as_version=4)
+    stub = next(cell for cell in notebook.cells if cell.source.startswith("def ddim_step"))
+    stub.source = stub.source.replace("    raise NotImplementedError()", SWAPPED)
+    nbformat.write(notebook, tmp_path / EXERCISE.name)
 
     port = free_port()
     own = {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
@@ -63,6 +70,13 @@ def lab(tmp_path):
             server.wait(timeout=30)
 
 
+def run_all(page) -> None:
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+    page.click('text="Run"')
+    page.click("text=/Restart Kernel and Run All Cells/")
+    page.click(".jp-Dialog .jp-mod-accept")
+
+
 def test_the_first_lesson_runs_in_jupyterlab(lab, browser_path):
     code = [c for c in nbformat.read(LESSON, as_version=4).cells if c.cell_type == "code" and c.source.strip()]
     with playwright.sync_playwright() as api:
@@ -70,10 +84,7 @@ def test_the_first_lesson_runs_in_jupyterlab(lab, browser_path):
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(PATIENCE)
         page.goto(f"{lab}/lab/tree/lessons/{LESSON.name}?token={TOKEN}&reset")
-        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
-        page.click('text="Run"')
-        page.click("text=/Restart Kernel and Run All Cells/")
-        page.click(".jp-Dialog .jp-mod-accept")
+        run_all(page)
         page.wait_for_function(
             """last => [...document.querySelectorAll('.jp-Notebook .jp-InputPrompt')].some(
                    prompt => prompt.textContent.trim() === `[${last}]:`)""", arg=len(code))
@@ -85,3 +96,18 @@ def test_the_first_lesson_runs_in_jupyterlab(lab, browser_path):
     assert not re.search(r"Traceback \(most recent call last\)", text)
     assert errors == 0
     assert pictures > 0
+
+
+def test_a_wrong_answer_is_answered_in_jupyterlab(lab, browser_path):
+    with playwright.sync_playwright() as api:
+        browser = api.chromium.launch(executable_path=browser_path, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"{lab}/lab/tree/{EXERCISE.name}?token={TOKEN}&reset")
+        run_all(page)
+        answer = page.locator(".jp-OutputArea-output", has_text="CheckFailed").first
+        answer.wait_for(state="attached")  # the page has scrolled on to the last cell
+        said = answer.text_content()
+        browser.close()
+    assert "your step ends at t, not at s: did you swap s and t?" in said
+    assert "Traceback" not in said and len(said.strip().splitlines()) == 2  # the message alone
