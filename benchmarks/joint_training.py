@@ -107,8 +107,8 @@ def main() -> None:
         footer = (f"A network of {next(iter(cells.values()))['steps']:,} training steps with {BATCH} clips of {FRAMES} "
                   f"frames each, `moving-mnist-32` at half its width; {MADE} clips a row, DDIM, {STEPS} steps, "
                   f"w = {WEIGHT:g}. Images cost time as well: with 8 of them training and sampling took "
-                  f"{cost[2] / cost[0]:.2f} times as long as with none. The spread between training runs shows in the two "
-                  "seeds alone. ")
+                  f"{cost[2] / cost[0]:.2f} times as long as with none. The spread between training runs shows in the "
+                  "two seeds alone. ")
         found = {"table": 4, "settings": settings, "names": names, "command": command, "about": footer,
                  "hardware": "; ".join(sorted({made["hardware"] for made in cells.values()})),
                  "bootstrap": {"draws": paper_tables.DRAWS, "seed": 0},

@@ -39,7 +39,7 @@ from minivdm.metrics_video import block_seam
 RESULTS = Path(__file__).resolve().parent / "results"
 WEIGHTS, BATCH, DRAWS, REFERENCE = "moving-mnist-32", 8, 400, 256
 REFERENCE_FROM = 10_000  # index of the first reference clip, far from those that are continued
-CLIPS, STEPS = {6: 96, 5: 48, 3: 12}, 16
+CLIPS, STEPS = {6: 96, 5: 48, 3: 24}, 16
 CALLS, GUIDANCE, RECONSTRUCTION = (8, 32, 128), (0.0, 0.5, 1.0, 2.0, 4.0), (2.0, 5.0)
 OVERLAP, PREDICT_FROM, DELTA = 8, 6, 0.1
 EXTENSION_WEIGHT = 1.0  # of classifier-free guidance in table 6; the paper's caption counts it from 1 and says 2
