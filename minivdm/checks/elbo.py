@@ -136,7 +136,7 @@ bits_per_value = Check(
     _bit_cases,
     [
         Wrong(lambda nats, d: nats / d / math.log(2),
-              "right for the density in units of x; a pixel is one of 256 values, and a cell of x is 1/127.5 wide."),
+              "right for a density; asked for is the probability of one of 256 values, a cell of some width in x."),
         Wrong(lambda nats, d: nats / d / math.log(2) - math.log2(127.5),
               "the width of a cell has the wrong sign: the probability of a cell is the density times the width."),
         Wrong(lambda nats, d: nats / d * math.log(2) + math.log2(127.5),
@@ -144,7 +144,7 @@ bits_per_value = Check(
         Wrong(lambda nats, d: nats / math.log(2) + math.log2(127.5),
               "these are the bits of a whole clip with one cell; divide the nats by the number of values."),
         Wrong(lambda nats, d: nats / d / math.log(2) + 8,
-              "the cells are 1/127.5 wide, because [-1, 1] has the length 2; you count 1/256."),
+              "you take [-1, 1] for an interval of length 1: how far apart are two neighbouring bytes in x?"),
         Wrong(lambda nats, d: nats / d / math.log(2) + math.log2(127.5) / d,
               "every value has a cell of its own; you divide the cells by the number of values once more."),
     ],
