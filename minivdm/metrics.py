@@ -128,7 +128,7 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     if min(h, w) < 11:
         raise ValueError(f"ssim: expected frames of at least 11x11 pixels, got {h}x{w}")
     tap = torch.exp(-(torch.arange(-5.0, 6.0, device=prediction.device) ** 2) / (2 * 1.5**2))
-    tap = tap / tap.sum()
+    tap = (tap / tap.sum()).to(prediction.dtype)
 
     def local_mean(frames: Tensor) -> Tensor:
         return functional.conv2d(functional.conv2d(frames, tap.view(1, 1, 11, 1)), tap.view(1, 1, 1, 11))

@@ -72,6 +72,12 @@ def test_ssim_of_itself_is_one() -> None:
     assert (metrics.ssim(REAL.video, REAL.video) - 1).abs().max() < 1e-5  # float32
 
 
+def test_ssim_takes_float64_as_well() -> None:
+    double = metrics.ssim(NOISY.double(), REAL.video.double())
+    assert double.dtype == torch.float64
+    assert (double - metrics.ssim(NOISY, REAL.video)).abs().max() < 1e-4  # the float32 side errs, as above
+
+
 # The reader
 
 
