@@ -73,7 +73,7 @@ def classifier_free(
         if weight == 0:
             return x_c
         log_snr = schedule.log_snr(t)
-        w = weight * ((log_snr >= interval[0]) & (log_snr <= interval[1]))
+        w = weight * ((log_snr >= interval[0]) & (log_snr <= interval[1])).double()  # a bool would make it float32
         return x_c + expand(w, z) * (x_c - unconditional(z, t))
 
     return Guided(guided, schedule)

@@ -67,6 +67,13 @@ def test_classifier_free_guidance_in_eps(generator):
     torch.testing.assert_close(eps_hat(classifier_free(conditional, unconditional, w), z, t), expected)
 
 
+def test_classifier_free_weight_keeps_its_digits(generator):
+    conditional, unconditional = MIXTURE.denoiser(SCHEDULE).given(ONE_HOT), MIXTURE.denoiser(SCHEDULE)
+    z, t, w = normal(generator, 5, 2), 0.5, 1.3  # not a float32
+    expected = conditional(z, t) + w * (conditional(z, t) - unconditional(z, t))
+    assert (classifier_free(conditional, unconditional, w)(z, t) - expected).abs().max() < 1e-14
+
+
 def test_classifier_free_weight_zero_is_unguided(generator):
     conditional, unconditional = MIXTURE.denoiser(SCHEDULE).given(ONE_HOT), MIXTURE.denoiser(SCHEDULE)
     z = normal(generator, 5, 2)
