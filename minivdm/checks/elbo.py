@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from minivdm import bound
-from minivdm.checks.harness import Case, Check, Wrong, generator, ordered_pair, uniform, video
+from minivdm.checks.harness import Case, Check, Wrong, generator, name_of, ordered_pair, uniform, video
 from minivdm.schedules import CosineSchedule, LinearSchedule, Schedule, SubVPSchedule, VESchedule
 
 
@@ -26,7 +26,7 @@ def _price_cases(seed: int) -> Iterator[Case]:
     for dtype in (torch.float64, torch.float32):
         s, t = ordered_pair(g)
         levels = (CosineSchedule().log_snr(s).to(dtype), CosineSchedule().log_snr(t).to(dtype))
-        yield Case(f"{str(dtype)[6:]}, clips of 3 frames", (video(g, dtype=dtype), video(g, dtype=dtype), *levels))
+        yield Case(f"{name_of(dtype)}, clips of 3 frames", (video(g, dtype=dtype), video(g, dtype=dtype), *levels))
     s, t = ordered_pair(g)
     levels = (LinearSchedule().log_snr(s), LinearSchedule().log_snr(t))
     yield Case("one clip, one frame", (video(g, 1, 1, 1, 3, 3), video(g, 1, 1, 1, 3, 3), *levels))
@@ -67,7 +67,7 @@ def _end_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
         ends = uniform(g, 4, 9).to(dtype), uniform(g, -6, -2).to(dtype)
-        yield Case(f"{str(dtype)[6:]}, clips of 3 frames", (video(g, dtype=dtype), *ends))
+        yield Case(f"{name_of(dtype)}, clips of 3 frames", (video(g, dtype=dtype), *ends))
     ends = uniform(g, 4, 9), uniform(g, -2, 0)
     yield Case("points of a plane, much signal left at the end", (video(g, 4, 2), *ends))
     yield Case("a black clip of one frame", (torch.zeros(1, 1, 1, 4, 4, dtype=torch.float64), *ends))
@@ -125,7 +125,7 @@ both_ends = Check(
 def _bit_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, 4 clips of 48 values", (uniform(g, -150, 60, 4).to(dtype), 48))
+        yield Case(f"{name_of(dtype)}, 4 clips of 48 values", (uniform(g, -150, 60, 4).to(dtype), 48))
     yield Case("one value", (uniform(g, -2, 2, 1), 1))
     yield Case("one number for all clips, 0 nats", (torch.zeros((), dtype=torch.float64), 16_384))
 
@@ -158,7 +158,7 @@ def _grid_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for n, dtype in ((6, torch.float64), (4, torch.float32)):
         times = uniform(g, 0.02, 0.98, n + 1).sort().values
-        yield Case(f"{str(dtype)[6:]}, {n} uneven steps", (
+        yield Case(f"{name_of(dtype)}, {n} uneven steps", (
             CosineSchedule().log_snr(times).to(dtype), uniform(g, 0.1, 4, n).to(dtype)))
     yield Case("one step", (torch.tensor([6.0, -5.0], dtype=torch.float64), uniform(g, 0.1, 4, 1)))
     times = torch.linspace(0, 1, 9, dtype=torch.float64)
@@ -199,7 +199,7 @@ def _gaussian_cases(seed: int) -> Iterator[Case]:
     for dtype in (torch.float64, torch.float32):
         low, high = uniform(g, -6, -1, 3).to(dtype), uniform(g, 1, 6, 3).to(dtype)
         std = round(uniform(g, 0.3, 0.8).item(), 2)
-        yield Case(f"{str(dtype)[6:]}, standard deviation {std}, 12 values", (std, 12, high, low))
+        yield Case(f"{name_of(dtype)}, standard deviation {std}, 12 values", (std, 12, high, low))
     ends = uniform(g, 1, 6), uniform(g, -6, -1)
     yield Case("unit variance, one value", (1.0, 1, *ends))
     yield Case("broad, 5 values", (3.0, 5, *ends))
@@ -296,7 +296,7 @@ def _kl_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for d, dtype in ((3, torch.float64), (4, torch.float32)):
         parts = (video(g, d), _spd(g, d), video(g, d), _spd(g, d))
-        yield Case(f"{str(dtype)[6:]}, {d} dimensions", tuple(part.to(dtype) for part in parts))
+        yield Case(f"{name_of(dtype)}, {d} dimensions", tuple(part.to(dtype) for part in parts))
     mean, covariance = video(g, 3), _spd(g, 3)
     yield Case("the same law twice", (mean, covariance, mean.clone(), covariance.clone()))
     yield Case("one dimension", (video(g, 1), _spd(g, 1), video(g, 1), _spd(g, 1)))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from minivdm import exact, metrics
-from minivdm.checks.harness import Case, Check, Wrong, generator, uniform, video
+from minivdm.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video
 
 # ---- PSNR ----------------------------------------------------------------------------------------------------
 
@@ -20,7 +20,7 @@ def _psnr_cases(seed: int) -> Iterator[Case]:
     for dtype in (torch.float64, torch.float32):
         x = uniform(g, -1, 1, 2, 1, 3, 4, 4)
         size = uniform(g, 0.02, 0.6, 1, 1, 3, 1, 1)  # some frames are worse than others
-        yield Case(f"{str(dtype)[6:]}, clips of 3 frames", ((x + size * video(g, *x.shape)).to(dtype), x.to(dtype)))
+        yield Case(f"{name_of(dtype)}, clips of 3 frames", ((x + size * video(g, *x.shape)).to(dtype), x.to(dtype)))
     x = uniform(g, -1, 1, 3, 3, 4, 2, 5)
     yield Case("three channels, frames of 2x5", (x + 0.3 * uniform(g, 0.1, 1, 3, 1, 4, 1, 1) * video(g, *x.shape), x))
     x = uniform(g, -1, 1, 1, 1, 1, 4, 4)
@@ -81,7 +81,7 @@ psnr = Check(
 def _score_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, 6 clips and 10 classes", ((2 * video(g, 6, 10)).softmax(1).to(dtype),))
+        yield Case(f"{name_of(dtype)}, 6 clips and 10 classes", ((2 * video(g, 6, 10)).softmax(1).to(dtype),))
     yield Case("7 clips and 3 classes", (video(g, 7, 3).softmax(1),))
     yield Case("one clip alone", (video(g, 1, 10).softmax(1),))
     certain = torch.eye(10, dtype=torch.float64)[[3, 3, 3, 1, 8]]
@@ -134,7 +134,7 @@ def _ssim_cases(seed: int) -> Iterator[Case]:
     for dtype in (torch.float64, torch.float32):
         x = uniform(g, -1, 1, 2, 16, 14)
         y = (x + 0.4 * video(g, *x.shape)).clamp(-1, 1)
-        yield Case(f"{str(dtype)[6:]}, the Gaussian window of 11x11 of (12.3)",
+        yield Case(f"{name_of(dtype)}, the Gaussian window of 11x11 of (12.3)",
                    (y.to(dtype), x.to(dtype), _gaussian_window(11, 1.5, dtype)))
     x = uniform(g, -1, 1, 1, 8, 9)
     y = (0.6 * x + 0.3 * video(g, *x.shape) - 0.1).clamp(-1, 1)
@@ -208,7 +208,7 @@ def _frechet_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
         laws = video(g, 4), _covariance(g, 4), video(g, 4), _covariance(g, 4)
-        yield Case(f"{str(dtype)[6:]}, 4 features", tuple(part.to(dtype) for part in laws))
+        yield Case(f"{name_of(dtype)}, 4 features", tuple(part.to(dtype) for part in laws))
     yield Case("one feature", (video(g, 1), uniform(g, 0.2, 1, 1, 1), video(g, 1), uniform(g, 2, 4, 1, 1)))
     yield Case("covariances with null directions, as of fewer samples than features",
                (video(g, 5), _covariance(g, 5, 2), video(g, 5), _covariance(g, 5, 3)))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from minivdm import gaussian, guidance
 from minivdm.blocks import Block, autoregressive
-from minivdm.checks.harness import Case, Check, Wrong, generator, ordered_pair, uniform, video
+from minivdm.checks.harness import Case, Check, Wrong, generator, name_of, ordered_pair, uniform, video, while_sampling
 from minivdm.exact import GaussianVideo
 from minivdm.schedules import CosineSchedule, LinearSchedule, Schedule
 
@@ -25,7 +25,7 @@ FLOATS = (torch.float64, torch.float32)
 def _seam_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in FLOATS:
-        yield Case(f"{str(dtype)[6:]}, clips of 6 frames, a seam", (video(g, 2, 1, 6, 4, 4, dtype=dtype), [3]))
+        yield Case(f"{name_of(dtype)}, clips of 6 frames, a seam", (video(g, 2, 1, 6, 4, 4, dtype=dtype), [3]))
     loud = torch.tensor([0.2, 2.0], dtype=torch.float64).reshape(2, 1, 1, 1, 1)
     yield Case("a quiet and a loud clip, two seams", (loud * video(g, 2, 2, 7, 3, 3), [2, 5]))
     yield Case("one clip, a seam at each end", (video(g, 1, 1, 5, 2, 2), [1, 4]))
@@ -79,7 +79,7 @@ def _fresh_cases(seed: int) -> Iterator[Case]:
     s, t = ordered_pair(g)
     for dtype in FLOATS:
         z, x_a, e = (video(g, 2, 1, n, 4, 4, dtype=dtype) for n in (6, 3, 3))
-        yield Case(f"{str(dtype)[6:]}, frames 0 to 2 of 6", (z, x_a, e, [0, 1, 2], t, s, COSINE))
+        yield Case(f"{name_of(dtype)}, frames 0 to 2 of 6", (z, x_a, e, [0, 1, 2], t, s, COSINE))
     z, x_a, e = (video(g, 3, 2, n, 3, 3) for n in (5, 2, 2))
     yield Case("frames 1 and 4 of 5, from t = 1", (z, x_a, e, [1, 4], 1.0, s, LINEAR))
     yield Case("to s = 0", (z, x_a, e, [0, 2], t, 0.0, COSINE))
@@ -137,7 +137,7 @@ def _posterior_cases(seed: int) -> Iterator[Case]:
     s, t = ordered_pair(g)
     for dtype in FLOATS:
         z_s, z_t, x_a, e = (video(g, 2, 1, n, 4, 4, dtype=dtype) for n in (6, 6, 3, 3))
-        yield Case(f"{str(dtype)[6:]}, frames 0 to 2 of 6", (z_s, z_t, x_a, e, [0, 1, 2], t, s, COSINE))
+        yield Case(f"{name_of(dtype)}, frames 0 to 2 of 6", (z_s, z_t, x_a, e, [0, 1, 2], t, s, COSINE))
     z_s, z_t, x_a, e = (video(g, 3, 2, n, 3, 3) for n in (5, 5, 2, 2))
     yield Case("frames 1 and 4 of 5, from t = 1", (z_s, z_t, x_a, e, [1, 4], 1.0, s, LINEAR))
     one = (z_s[:1, :, :2], z_t[:1, :, :2], x_a[:1, :, :1], e[:1, :, :1])
@@ -292,7 +292,7 @@ def _guided_cases(seed: int) -> Iterator[Case]:
     alpha, sigma = COSINE.alpha(t), COSINE.sigma(t)
     for dtype in FLOATS:
         z, x_a = video(g, 2, 1, 5, 2, 2, dtype=dtype), video(g, 2, 1, 2, 2, 2, dtype=dtype)
-        yield Case(f"{str(dtype)[6:]}, a Gaussian video, frames 0 and 1 given",
+        yield Case(f"{name_of(dtype)}, a Gaussian video, frames 0 and 1 given",
                    (_linear(5, dtype, alpha, sigma), z, x_a, [0, 1], 1 + w, alpha.to(dtype)))
     mix = video(g, 4, 4)
     yield Case("a denoiser that is not linear, frames 0 and 3 given",
@@ -320,11 +320,6 @@ def _nudged(scale: Callable[..., Any], size: Callable[[Tensor], Tensor] = torch.
     return answer
 
 
-def _while_sampling(answer: Callable[..., Any], *arguments: Any) -> Any:
-    with torch.no_grad():  # as samplers.sample does
-        return answer(*arguments)
-
-
 guided_by_reconstruction = Check(
     "guided_by_reconstruction",
     _guided,
@@ -344,7 +339,7 @@ guided_by_reconstruction = Check(
         Wrong(_nudged(lambda w, a: -w * a / 2, lambda x: x.sum().sqrt()),
               "you differentiate the norm; (10.5) has the square of it."),
     ],
-    probe=_while_sampling,
+    probe=while_sampling,
 )
 
 

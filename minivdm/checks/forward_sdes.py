@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minivdm.checks.harness import Case, Check, Wrong, generator, ordered_pair, uniform, video
+from minivdm.checks.harness import Case, Check, Wrong, generator, name_of, ordered_pair, uniform, video
 from minivdm.schedules import CosineSchedule, LinearSchedule, Schedule, SubVPSchedule, VESchedule
 
 VP, SUB_VP, VE, COSINE = LinearSchedule(), SubVPSchedule(), VESchedule(0.02, 8.0), CosineSchedule()
@@ -26,7 +26,7 @@ def _grid(g: torch.Generator, steps: int, start: float = 0.0, end: float = 1.0) 
 def _brownian_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, 6 unequal steps, 4 paths", (_grid(g, 6).to(dtype), video(g, 6, 4, dtype=dtype)))
+        yield Case(f"{name_of(dtype)}, 6 unequal steps, 4 paths", (_grid(g, 6).to(dtype), video(g, 6, 4, dtype=dtype)))
     yield Case("equal steps, one path", (torch.linspace(0, 1, 9, dtype=torch.float64), video(g, 8, 1)))
     yield Case("steps of very different length", (
         torch.tensor([0.0, 1e-4, 0.02, 0.5, 0.51], dtype=torch.float64), video(g, 4, 3)))
@@ -76,7 +76,7 @@ def _step_cases(seed: int) -> Iterator[Case]:
     s, t = ordered_pair(g, 0.1, 0.8)
     dt = t - s
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, clips of 3 frames, VP", (
+        yield Case(f"{name_of(dtype)}, clips of 3 frames, VP", (
             video(g, dtype=dtype), s, dt, VP, video(g, dtype=dtype)))
     yield Case("points of a plane, VE", (video(g, 6, 2), s, dt, VE, video(g, 6, 2)))
     yield Case("one frame, cosine, a short step", (video(g, 1, 1, 1, 4, 4), t, 1e-3, COSINE, video(g, 1, 1, 1, 4, 4)))
@@ -117,7 +117,7 @@ euler_maruyama_step = Check(
 def _line_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, 6 times", (uniform(g, 0.1, 0.9, 6).to(dtype),))
+        yield Case(f"{name_of(dtype)}, 6 times", (uniform(g, 0.1, 0.9, 6).to(dtype),))
     yield Case("t = 0", (torch.tensor(0.0, dtype=torch.float64),))
     yield Case("close to t = 1", (1 - uniform(g, 1e-4, 1e-2, 2, 2),))
 
@@ -218,7 +218,7 @@ def _moment_cases(seed: int) -> Iterator[Case]:
     f, d = -float(uniform(g, 0.3, 1.2)), float(uniform(g, 1.2, 2.0))
     for dtype, order in ((torch.float64, 4), (torch.float32, 3)):
         moments = _moments(uniform(g, -0.8, 1.4, 9), order).to(dtype)
-        yield Case(f"{str(dtype)[6:]}, moments up to {order}", (moments, f, d))
+        yield Case(f"{name_of(dtype)}, moments up to {order}", (moments, f, d))
     m, v = 0.5 * float(video(g, 1)), float(uniform(g, 0.3, 0.8))
     gaussian = torch.tensor([1.0, m, m**2 + v, m**3 + 3 * m * v, m**4 + 6 * m**2 * v + 3 * v**2], dtype=torch.float64)
     yield Case("a Gaussian", (gaussian, f, d))
@@ -274,7 +274,7 @@ def _power_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     p = float(uniform(g, 0.6, 0.9))
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, p = {p:.2f}", (
+        yield Case(f"{name_of(dtype)}, p = {p:.2f}", (
             uniform(g, 0.5, 8.0, 6).to(dtype), uniform(g, 0.2, 2.0, 6).to(dtype), p))
     yield Case("p = 1/2 (VP)", (uniform(g, 0.5, 8.0, 2, 3), uniform(g, 0.1, 3.0, 2, 3), 0.5))
     yield Case("p = 1 (sub-VP)", (uniform(g, 0.5, 8.0, 4), uniform(g, 0.1, 3.0, 4), 1.0))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from minivdm import gaussian, guidance, samplers
-from minivdm.checks.harness import Case, Check, Wrong, generator, uniform, video
+from minivdm.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video, while_sampling
 from minivdm.exact import GaussianMixture, GaussianVideo
 from minivdm.propagate import Propagation
 from minivdm.schedules import CosineSchedule, LinearSchedule, Schedule
@@ -37,7 +37,7 @@ def _free_cases(seed: int) -> Iterator[Case]:
     t, w = uniform(g, 0.2, 0.8, 2).tolist()
     for dtype in FLOATS:
         z, c, u = (video(g, dtype=dtype) for _ in range(3))
-        yield Case(f"{str(dtype)[6:]}, clips of 3 frames, w = {1 + w:.2f}", (z, c, u, 1 + w, *_scales(t, dtype)))
+        yield Case(f"{name_of(dtype)}, clips of 3 frames, w = {1 + w:.2f}", (z, c, u, 1 + w, *_scales(t, dtype)))
     z, c, u = (video(g, 5, 2) for _ in range(3))
     yield Case("points of a plane, w = 0", (z, c, u, 0.0, *_scales(t)))
     yield Case("points of a plane, w = -1", (z, c, u, -1.0, *_scales(t)))
@@ -90,7 +90,7 @@ def _weight_cases(seed: int) -> Iterator[Case]:
     scale = float(uniform(g, 2.0, 9.0))
     levels = torch.cat([uniform(g, -12.0, 12.0, 6), torch.tensor([-8.0, 0.0, 8.0], dtype=torch.float64)])
     for dtype in FLOATS:
-        yield Case(f"{str(dtype)[6:]}, levels below, in and above the interval", (levels.to(dtype), scale, low, high))
+        yield Case(f"{name_of(dtype)}, levels below, in and above the interval", (levels.to(dtype), scale, low, high))
     yield Case("levels at the ends of the interval", (torch.tensor([-2.0, 3.0]).double(), scale, -2.0, 3.0))
     yield Case("an interval without upper end", (levels, scale, low, math.inf))
     yield Case("one level, scale 1", (torch.tensor(0.25).double(), 1.0, low, high))
@@ -131,7 +131,7 @@ def _classifier_cases(seed: int) -> Iterator[Case]:
         direction = video(g, 1, 1, 3, 4, 4, dtype=dtype)
         log_prob = _reader(direction)
         z, x_hat = video(g, dtype=dtype), video(g, dtype=dtype)
-        yield Case(f"{str(dtype)[6:]}, clips of 3 frames", (z, x_hat, log_prob, 1 + w, *_scales(t, dtype)))
+        yield Case(f"{name_of(dtype)}, clips of 3 frames", (z, x_hat, log_prob, 1 + w, *_scales(t, dtype)))
     mixture, (alpha, sigma) = GaussianMixture.ring(4, 1.0, 0.4), _scales(t)
     classify = mixture.log_class(1, COSINE)
     z = video(g, 6, 2)
@@ -169,11 +169,6 @@ def _without_graph(z: Tensor, x_hat: Tensor, log_prob: Callable, w: float, alpha
     return x_hat + w * sigma**2 / alpha * gradient
 
 
-def _while_sampling(answer: Callable[..., Any], *arguments: Any) -> Any:
-    with torch.no_grad():  # as samplers.sample does
-        return answer(*arguments)
-
-
 guided_by_classifier = Check(
     "guided_by_classifier",
     _classifier,
@@ -195,7 +190,7 @@ guided_by_classifier = Check(
         Wrong(_nudged(lambda w, a, s: w * s**2 / a, torch.mean),
               "a mean over the batch divides each clip's own gradient by the number of clips."),
     ],
-    probe=_while_sampling,
+    probe=while_sampling,
 )
 
 
@@ -209,7 +204,7 @@ def _rescale_cases(seed: int) -> Iterator[Case]:
         x_c = video(g, 3, 2, 3, 4, 4, dtype=dtype)
         x_c = x_c * _per_sample(torch.tensor([0.4, 0.7, 1.0], dtype=dtype), x_c) - 0.3
         x_w = 2 * x_c + video(g, 3, 2, 3, 4, 4, dtype=dtype)
-        yield Case(f"{str(dtype)[6:]}, clips of 3 frames in two channels", (x_w, x_c, phi))
+        yield Case(f"{name_of(dtype)}, clips of 3 frames in two channels", (x_w, x_c, phi))
     x_w, x_c = video(g, 4, 6) + 1, video(g, 4, 6) - 1
     yield Case("points, phi = 1", (x_w, x_c, 1.0))
     yield Case("points, phi = 0", (x_w, x_c, 0.0))
@@ -256,7 +251,7 @@ def _threshold_cases(seed: int) -> Iterator[Case]:
     for dtype in FLOATS:
         x = video(g, 3, 1, 3, 4, 4)
         x = (x * _per_sample(sizes, x) - 0.2).to(dtype)
-        yield Case(f"{str(dtype)[6:]}, a quiet, a loud and a louder clip", (x, 0.9))
+        yield Case(f"{name_of(dtype)}, a quiet, a loud and a louder clip", (x, 0.9))
     yield Case("points, quantile 0.5", (2 * video(g, 4, 10), 0.5))
     yield Case("one clip of one frame, quantile 1", (2 * video(g, 1, 1, 1, 4, 4), 1.0))
     yield Case("values within [-1, 1]", (video(g, 2, 1, 2, 3, 3).tanh(), 0.995))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from minivdm.checks.harness import Case, Check, Wrong, generator, uniform, video
+from minivdm.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video
 
 # ---- change of variables ---------------------------------------------------------------------------------------
 
@@ -25,7 +25,7 @@ def _flow_cases(seed: int) -> Iterator[Case]:
     for dtype in (torch.float64, torch.float32):
         times = uniform(g, 0, 1, 7).sort().values.tolist()
         x = video(g, dtype=dtype)
-        yield Case(f"{str(dtype)[6:]}, clips, 6 uneven steps", (swirl, swirl_divergence, x, times, 1.0))
+        yield Case(f"{name_of(dtype)}, clips, 6 uneven steps", (swirl, swirl_divergence, x, times, 1.0))
     yield Case("points, one step, standard deviation 3", (swirl, swirl_divergence, video(g, 5, 2), [0.1, 0.7], 3.0))
     yield Case("one frame, nothing moves", (
         lambda z, t: 0 * z, lambda z, t: 0 * z.flatten(1).sum(1), video(g, 1, 1, 1, 3, 3), [0.0, 0.5, 1.0], 0.5))

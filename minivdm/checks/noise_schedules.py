@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from minivdm import gaussian
-from minivdm.checks.harness import Case, Check, Wrong, generator, ordered_pair, uniform, video
+from minivdm.checks.harness import Case, Check, Wrong, generator, name_of, ordered_pair, uniform, video
 from minivdm.schedules import CosineSchedule, LinearSchedule, Schedule, SubVPSchedule, VESchedule
 
 COSINE, LINEAR, SUB_VP, VE = CosineSchedule(), LinearSchedule(), SubVPSchedule(), VESchedule(0.05, 6.0)
@@ -120,7 +120,7 @@ transition = Check(
 def _log_linear_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, from 15 to -15", (uniform(g, 0.3, 0.9, 6).to(dtype), 15.0, -15.0))
+        yield Case(f"{name_of(dtype)}, from 15 to -15", (uniform(g, 0.3, 0.9, 6).to(dtype), 15.0, -15.0))
     yield Case("from 6 to -20", (uniform(g, 0.0, 1.0, 2, 3), 6.0, -20.0))
     yield Case("t = 0", (torch.tensor(0.0, dtype=torch.float64), 5.0, -9.0))
     yield Case("t = 1", (torch.tensor(1.0, dtype=torch.float64), 5.0, -9.0))
@@ -173,7 +173,7 @@ def _posterior_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     s, t = ordered_pair(g, 0.1, 0.9)
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, clips of 3 frames", (
+        yield Case(f"{name_of(dtype)}, clips of 3 frames", (
             video(g, dtype=dtype), video(g, dtype=dtype), *_of(COSINE, s, t)))
     yield Case("points of a plane, variance exploding", (video(g, 6, 2), video(g, 6, 2), *_of(VE, s, t)))
     yield Case("one frame, sub-VP", (video(g, 1, 1, 1, 4, 4), video(g, 1, 1, 1, 4, 4), *_of(SUB_VP, s, t)))
@@ -224,7 +224,7 @@ posterior = Check(
 def _chain_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype, n in ((torch.float64, 12), (torch.float32, 8)):
-        yield Case(f"{str(dtype)[6:]}, {n} steps", (uniform(g, 0.02, 0.3, n).sort().values.to(dtype),))
+        yield Case(f"{name_of(dtype)}, {n} steps", (uniform(g, 0.02, 0.3, n).sort().values.to(dtype),))
     yield Case("two steps", (uniform(g, 0.1, 0.6, 2),))
     yield Case("1000 steps, beta from 0.00085 to 0.012", (torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64),))
     yield Case("a chain that ends without signal already", (
@@ -274,7 +274,7 @@ rescaled_betas = Check(
 def _density_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, 64 pixels a side, cut at -3 and 2", (
+        yield Case(f"{name_of(dtype)}, 64 pixels a side, cut at -3 and 2", (
             uniform(g, -3.5, 0.0, 8).to(dtype), -3.0, 2.0, 64, 32))
     yield Case("the base size, cut at -20 and 20", (uniform(g, -8, 8, 2, 4), -20.0, 20.0, 32, 32))
     yield Case("beyond both ends, 128 pixels a side", (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from minivdm import denoiser, gaussian
-from minivdm.checks.harness import Case, Check, Wrong, generator, uniform, video
+from minivdm.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video
 from minivdm.schedules import CosineSchedule, Schedule, SubVPSchedule, VESchedule
 
 COSINE, SUB_VP, VE = CosineSchedule(), SubVPSchedule(), VESchedule(0.05, 6.0)
@@ -149,7 +149,7 @@ def _turn_cases(seed: int) -> Iterator[Case]:
     low, high = uniform(g, 0.2, 0.5).item(), uniform(g, 0.9, 1.3).item()
     for dtype in FLOATS:
         z, v = video(g, dtype=dtype), video(g, dtype=dtype)
-        yield Case(f"{str(dtype)[6:]}, to a cleaner level", (z, v, *_numbers(high, low, dtype=dtype)))
+        yield Case(f"{name_of(dtype)}, to a cleaner level", (z, v, *_numbers(high, low, dtype=dtype)))
     yield Case("points of a plane, to a noisier level", (video(g, 6, 2), video(g, 6, 2), *_numbers(low, high)))
     yield Case("one frame, to the clean end", (video(g, 1, 1, 1, 3, 3), video(g, 1, 1, 1, 3, 3), *_numbers(high, 0.0)))
     yield Case("from end to end", (video(g, 2, 3), video(g, 2, 3), *_numbers(0.0, math.pi / 2)))
@@ -259,7 +259,7 @@ def _velocity_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     t = uniform(g, 0.2, 0.45).item()
     for dtype in FLOATS:
-        yield Case(f"{str(dtype)[6:]}, flow matching", (
+        yield Case(f"{name_of(dtype)}, flow matching", (
             video(g, dtype=dtype), video(g, dtype=dtype), *_numbers(1 - t, t, -1.0, 1.0, dtype=dtype)))
     yield Case("flow matching, t = 1, one frame", (
         video(g, 1, 1, 1, 3, 3), video(g, 1, 1, 1, 3, 3), *_numbers(0.0, 1.0, -1.0, 1.0)))
@@ -312,7 +312,7 @@ def _best_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     t, mean, variance = uniform(g, 0.25, 0.45).item(), uniform(g, -0.9, -0.4).item(), uniform(g, 0.1, 0.5).item()
     for dtype in FLOATS:
-        yield Case(f"{str(dtype)[6:]}, mean 0, cosine", (
+        yield Case(f"{name_of(dtype)}, mean 0, cosine", (
             video(g, dtype=dtype), *_scales(COSINE, t, dtype), 0.0, variance))
     yield Case("a dark clip, cosine", (video(g), *_scales(COSINE, t), mean, variance))
     yield Case("one frame, sub-VP", (video(g, 1, 1, 1, 3, 3), *_scales(SUB_VP, t), mean, variance))
@@ -367,7 +367,7 @@ def _edm_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in FLOATS:
         levels = (uniform(g, 0.2, 1.5, 5).to(dtype) for _ in range(2))
-        yield Case(f"{str(dtype)[6:]}, five levels, s = 0.5", (*levels, 0.5))
+        yield Case(f"{name_of(dtype)}, five levels, s = 0.5", (*levels, 0.5))
     yield Case("variance exploding, s = 2", (torch.ones(3, dtype=torch.float64), uniform(g, 0.1, 20, 3), 2.0))
     yield Case("no signal left, alpha = 0", (*_numbers(0.0, 1.0), 0.7))
 

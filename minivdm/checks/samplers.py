@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from minivdm import gaussian, ode
-from minivdm.checks.harness import Case, Check, Wrong, generator, ordered_pair, uniform, video
+from minivdm.checks.harness import Case, Check, Wrong, generator, name_of, ordered_pair, uniform, video
 from minivdm.checks.likelihoods import hutchinson_variances, log_likelihood
 from minivdm.guidance import Guided
 from minivdm.schedules import CosineSchedule, LinearSchedule, Schedule, SubVPSchedule
@@ -37,7 +37,7 @@ def _ddim_cases(seed: int) -> Iterator[Case]:
     for dtype in (torch.float64, torch.float32):
         z, x_hat = video(g, dtype=dtype), video(g, dtype=dtype)
         scales = [*_scales(COSINE, t), *_scales(COSINE, s)]
-        yield Case(f"{str(dtype)[6:]}, clips of 3 frames", (z, x_hat, *scales))
+        yield Case(f"{name_of(dtype)}, clips of 3 frames", (z, x_hat, *scales))
     z, x_hat = video(g, 5, 1, 1, 2, 2), video(g, 5, 1, 1, 2, 2)
     yield Case("one frame, from t = 1", (z, x_hat, *_scales(COSINE, 1.0), *_scales(COSINE, t)))
     yield Case("to t = 0", (z, x_hat, *_scales(COSINE, t), *_scales(COSINE, 0.0)))
@@ -78,7 +78,7 @@ def _ancestral_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     s, t = ordered_pair(g)
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, gamma = 0", (*_three(g, dtype=dtype), s, t, COSINE, 0.0))
+        yield Case(f"{name_of(dtype)}, gamma = 0", (*_three(g, dtype=dtype), s, t, COSINE, 0.0))
     z, x, noise = _three(g, 4, 1, 1, 3, 3)
     yield Case("one frame, gamma = 1", (z, x, noise, s, t, COSINE, 1.0))
     yield Case("gamma = 0.3, linear schedule", (z, x, noise, s, t, LINEAR, 0.3))
@@ -128,7 +128,7 @@ def _clip_cases(seed: int) -> Iterator[Case]:
     scales = [*_scales(COSINE, t), *_scales(COSINE, s)]
     for dtype in (torch.float64, torch.float32):
         z, x_hat = video(g, dtype=dtype), 3 * video(g, dtype=dtype)
-        yield Case(f"{str(dtype)[6:]}, values in [-1, 1]", (z, x_hat, -1.0, 1.0, *scales))
+        yield Case(f"{name_of(dtype)}, values in [-1, 1]", (z, x_hat, -1.0, 1.0, *scales))
     z, x_hat = video(g, 1, 3, 1, 3, 3), 3 * video(g, 1, 3, 1, 3, 3)
     yield Case("one frame, values in [0, 1], to t = 0", (z, x_hat, 0.0, 1.0, *scales[:2], *_scales(COSINE, 0.0)))
     yield Case("nothing to clip", (z, x_hat.tanh(), -1.0, 1.0, *scales))
@@ -162,7 +162,7 @@ def _langevin_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     t, delta = uniform(g, 0.2, 0.8).item(), uniform(g, 0.05, 0.3).item()
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, clips of 3 frames", (*_three(g, dtype=dtype), *_scales(COSINE, t), delta))
+        yield Case(f"{name_of(dtype)}, clips of 3 frames", (*_three(g, dtype=dtype), *_scales(COSINE, t), delta))
     yield Case("one frame, at t = 1", (*_three(g, 1, 1, 1, 3, 3), *_scales(COSINE, 1.0), 0.1))
     scales = torch.tensor([1.0, 2.5], dtype=torch.float64)
     yield Case("points of a plane, variance exploding", (*_three(g, 6, 2), *scales, delta))
@@ -211,7 +211,7 @@ def _karras_cases(seed: int) -> Iterator[Case]:
         return torch.tanh(z + 0.5 * z.roll(1, -1)) / (1 + sigma)
 
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, clips of 3 frames", (single, high * video(g, dtype=dtype), high, low))
+        yield Case(f"{name_of(dtype)}, clips of 3 frames", (single, high * video(g, dtype=dtype), high, low))
     yield Case("points, values that depend on each other", (coupled, high * video(g, 6, 3), high, low))
     yield Case("one frame, to sigma = 0", (coupled, low * video(g, 1, 1, 1, 3, 3), low, 0.0))
 
@@ -262,7 +262,7 @@ def _dpm_cases(seed: int) -> Iterator[Case]:
     s, t = ordered_pair(g, 0.1, 0.7)
     r = t + uniform(g, 0.05, 0.2).item()
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, clips of 3 frames", (*_three(g, dtype=dtype), (r, t, s), COSINE))
+        yield Case(f"{name_of(dtype)}, clips of 3 frames", (*_three(g, dtype=dtype), (r, t, s), COSINE))
     yield Case("one frame, the last step began at t = 1", (*_three(g, 1, 1, 1, 3, 3), (1.0, t, s), COSINE))
     yield Case("points, sub-variance-preserving", (*_three(g, 6, 2), (r, t, s), SubVPSchedule()))
     z, x_hat = video(g, 4, 2), video(g, 4, 2)
@@ -315,7 +315,7 @@ def _any_cases(seed: int) -> Iterator[Case]:
     s, t = ordered_pair(g, 0.2, 0.8)
     kappa = uniform(g, 0.3, 0.7).item()
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, kappa = {kappa:.2f}", (*_three(g, dtype=dtype), t, s, LINEAR, kappa))
+        yield Case(f"{name_of(dtype)}, kappa = {kappa:.2f}", (*_three(g, dtype=dtype), t, s, LINEAR, kappa))
     yield Case("one frame, kappa = 0", (*_three(g, 1, 1, 1, 3, 3), t, s, COSINE, 0.0))
     yield Case("points, kappa = 1, from t = 1", (*_three(g, 6, 2), 1.0, t, LINEAR, 1.0))
     yield Case("points, kappa = 1.5, sub-variance-preserving", (*_three(g, 6, 2), t, s, SubVPSchedule(), 1.5))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minivdm.checks.harness import Case, Check, Wrong, generator, uniform, video
+from minivdm.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video
 
 Score = Callable[[Tensor], Tensor]
 
@@ -20,7 +20,7 @@ Score = Callable[[Tensor], Tensor]
 def _langevin_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, clips of 3 frames", (*(video(g, dtype=dtype) for _ in range(3)), 0.02))
+        yield Case(f"{name_of(dtype)}, clips of 3 frames", (*(video(g, dtype=dtype) for _ in range(3)), 0.02))
     yield Case("points of a plane, a long step", (*(video(g, 5, 2) for _ in range(3)), 2.5))
     yield Case("one frame, one clip", (*(video(g, 1, 1, 1, 3, 3) for _ in range(3)), 0.3))
 
@@ -58,7 +58,7 @@ def _mixture_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
         points = video(g, 6, 2, dtype=dtype)
-        yield Case(f"{str(dtype)[6:]}, three components in a plane", (points, *_world(g, 3, 2, dtype)))
+        yield Case(f"{name_of(dtype)}, three components in a plane", (points, *_world(g, 3, 2, dtype)))
     yield Case("two components in 5 dimensions", (video(g, 2, 5), *_world(g, 2, 5)))
     points = video(g, 4, 2)
     yield Case("one component", (points, *_world(g, 1, 2)))
@@ -138,7 +138,7 @@ def _with_gradients(answer: Callable[..., Any], parameters: tuple[Tensor, ...], 
 def _implicit_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, points (results 2 and 3: gradients in the network's parameters)", (
+        yield Case(f"{name_of(dtype)}, points (results 2 and 3: gradients in the network's parameters)", (
             _parameters(g, 3, dtype), video(g, 5, 3, dtype=dtype)))
     yield Case("clips of 2 frames, 2 channels", (_parameters(g, 16), video(g, 2, 2, 2, 2, 2)))
     yield Case("one sample", (_parameters(g, 2), video(g, 1, 2)))
@@ -185,7 +185,7 @@ implicit_loss = Check(
 def _sliced_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype, n in ((torch.float64, 3), (torch.float32, 2)):
-        yield Case(f"{str(dtype)[6:]}, {n} probes of signs (results 2 and 3: gradients in the network's parameters)", (
+        yield Case(f"{name_of(dtype)}, {n} probes of signs (results 2 and 3: gradients in the network's parameters)", (
             _parameters(g, 3, dtype), video(g, 5, 3, dtype=dtype), video(g, n, 5, 3, dtype=dtype).sign()))
     yield Case("clips of 2 frames, 2 channels, normal probes", (
         _parameters(g, 16), video(g, 2, 2, 2, 2, 2), video(g, 4, 2, 2, 2, 2, 2)))
@@ -233,7 +233,7 @@ def _denoising_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
         levels = (uniform(g, 0.4, 0.9, 4).to(dtype), uniform(g, 0.2, 1.5, 4).to(dtype))
-        yield Case(f"{str(dtype)[6:]}, 4 clips of 4 x 4 pixels, a level for each", (
+        yield Case(f"{name_of(dtype)}, 4 clips of 4 x 4 pixels, a level for each", (
             _bend, video(g, 4, 1, 3, 4, 4, dtype=dtype), video(g, 4, 1, 3, 4, 4, dtype=dtype), *levels))
     pair = video(g, 2, 2), video(g, 2, 2)
     yield Case("two points of a plane", (_bend, *pair, uniform(g, 0.4, 0.9, 2), uniform(g, 0.2, 1.5, 2)))
@@ -297,7 +297,7 @@ def _moment_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
         score = _NoisyMixture(_world(g, 3, 2, dtype), 0.8, 0.6)
-        yield Case(f"{str(dtype)[6:]}, three components in a plane", (score, video(g, 5, 2, dtype=dtype), 0.8, 0.6))
+        yield Case(f"{name_of(dtype)}, three components in a plane", (score, video(g, 5, 2, dtype=dtype), 0.8, 0.6))
     yield Case("4 dimensions, variance exploding", (_NoisyMixture(_world(g, 2, 4), 1.0, 2.0), video(g, 3, 4), 1.0, 2.0))
     yield Case("one Gaussian, one point", (_NoisyMixture(_world(g, 1, 3), 0.5, 0.9), video(g, 1, 3), 0.5, 0.9))
     yield Case("a line, little noise", (_NoisyMixture(_world(g, 2, 1), 0.98, 0.2), video(g, 6, 1), 0.98, 0.2))
@@ -358,7 +358,7 @@ def _annealed_cases(seed: int) -> Iterator[Case]:
         def score(z: Tensor, sigma: float, w: Tensor = weights, m: Tensor = means, s: Tensor = stds) -> Tensor:
             return _mixture(z, w, m, (s**2 + sigma**2).sqrt())
 
-        yield Case(f"{str(dtype)[6:]}, 4 levels of 3 steps", (
+        yield Case(f"{name_of(dtype)}, 4 levels of 3 steps", (
             score, 3 * video(g, 5, 2, dtype=dtype), video(g, 4, 3, 5, 2, dtype=dtype), 4.0, 0.5, 0.01))
         last = score
     yield Case("two levels of one step", (last, video(g, 3, 2), video(g, 2, 1, 3, 2), 2.0, 0.2, 0.003))

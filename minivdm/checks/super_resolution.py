@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from minivdm import guidance, observe
-from minivdm.checks.harness import Case, Check, Wrong, generator, uniform, video
+from minivdm.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video, while_sampling
 from minivdm.exact import GaussianMixture, GaussianVideo
 from minivdm.schedules import CosineSchedule, Schedule, VESchedule
 
@@ -23,7 +23,7 @@ COSINE = CosineSchedule()
 def _camera_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, 2x2 pixels, every frame", (video(g, 2, 1, 3, 4, 6, dtype=dtype), 2, 1))
+        yield Case(f"{name_of(dtype)}, 2x2 pixels, every frame", (video(g, 2, 1, 3, 4, 6, dtype=dtype), 2, 1))
     yield Case("2x2 pixels of three channels, every second of 5 frames", (video(g, 2, 3, 5, 4, 6), 2, 2))
     yield Case("4x4 pixels, every third of 6 frames", (video(g, 1, 1, 6, 8, 4), 4, 3))
     yield Case("all pixels, every second of 4 frames", (video(g, 3, 1, 4, 3, 5), 1, 2))
@@ -64,7 +64,7 @@ def _project_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
         x_hat, x = (video(g, 2, 1, 3, 4, 6, dtype=dtype) for _ in range(2))
-        yield Case(f"{str(dtype)[6:]}, 2x2 pixels, every frame", (x_hat, _camera(x, 2, 1), 2, 1))
+        yield Case(f"{name_of(dtype)}, 2x2 pixels, every frame", (x_hat, _camera(x, 2, 1), 2, 1))
     yield Case("2x2 pixels, every second of 5 frames",
                (video(g, 2, 3, 5, 4, 6), _camera(video(g, 2, 3, 5, 4, 6), 2, 2), 2, 2))
     yield Case("4x4 pixels, every third of 6 frames",
@@ -140,7 +140,7 @@ def _eq_8_cases(seed: int) -> Iterator[Case]:
     for dtype in (torch.float64, torch.float32):
         world = GaussianVideo(3, 0.9, (2, 4), 0.8)
         z, x = (video(g, 2, 1, 3, 2, 4, dtype=dtype) for _ in range(2))
-        yield Case(f"{str(dtype)[6:]}, Gaussian videos, 2x2 pixels of every second frame",
+        yield Case(f"{name_of(dtype)}, Gaussian videos, 2x2 pixels of every second frame",
                    (world.denoiser(COSINE), observe.Downsample(2, 2), observe.Downsample(2, 2)(x), z, t, 4.0))
     z, low = video(g, 3, 2, 1, 4, 4), observe.Downsample(2)
     yield Case("a denoiser that is not linear, one frame, one y for all samples",
@@ -154,12 +154,6 @@ def _eq_8_cases(seed: int) -> Iterator[Case]:
     yield Case("points of a plane, variance exploding, y is their first coordinate",
                (ring.denoiser(VESchedule()), lambda x: x[:, :1], video(g, 4, 1), video(g, 4, 2), t, 1.0))
     yield Case("weight 0", (_Bent(COSINE), low, low(z), z, t, 0.0))
-
-
-def _without_grad(answer: Callable[..., Any], *arguments: Any) -> Any:
-    """Called as a sampler calls it, with gradients switched off."""
-    with torch.no_grad():
-        return answer(*arguments)
 
 
 def _eq_8(denoise: Any, see: Callable[[Tensor], Tensor], y: Tensor, z: Tensor, t: float, weight: float) -> Tensor:
@@ -208,7 +202,7 @@ super_resolve = Check(
         Wrong(_forgetful, "a sampler calls its denoiser with gradients switched off; switch them on inside, "
               "with `torch.enable_grad()`."),
     ],
-    probe=_without_grad,
+    probe=while_sampling,
 )
 
 
@@ -221,7 +215,7 @@ def _covariance_cases(seed: int) -> Iterator[Case]:
     for dtype in (torch.float64, torch.float32):
         world = GaussianVideo(2, 0.9, (2, 3), 0.7)
         z = video(g, 1, 1, 2, 2, 3, dtype=dtype)
-        yield Case(f"{str(dtype)[6:]}, Gaussian videos", (world.denoiser(COSINE), z, t))
+        yield Case(f"{name_of(dtype)}, Gaussian videos", (world.denoiser(COSINE), z, t))
     ring = GaussianMixture.ring()
     z = COSINE.alpha(t) * ring.sample(1, g)[0] + COSINE.sigma(t) * video(g, 1, 2)
     yield Case("a point of a plane, data on a ring", (ring.denoiser(COSINE), z, t))
@@ -330,7 +324,7 @@ def _condition_cases(seed: int) -> Iterator[Case]:
     for dtype in (torch.float64, torch.float32):
         factors = video(g, 6, 8)
         parts = video(g, 6), factors @ factors.T / 8, video(g, 2, 6), video(g, 2)
-        yield Case(f"{str(dtype)[6:]}, 6 values, 2 observed with noise",
+        yield Case(f"{name_of(dtype)}, 6 values, 2 observed with noise",
                    (*(part.to(dtype) for part in parts), float(uniform(g, 0.3, 0.8))))
     world = GaussianVideo(3, 0.9, (2, 2), 0.5)
     means = torch.zeros(2, 12, dtype=torch.float64)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minivdm.checks.harness import Case, Check, Wrong, generator, uniform, video
+from minivdm.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video
 from minivdm.configs import TrainConfig
 from minivdm.denoiser import Denoiser
 from minivdm.gaussian import diffuse, v_from_eps, v_from_x
@@ -21,7 +21,7 @@ from minivdm.schedules import CosineSchedule, LinearSchedule, Schedule
 def _uniform_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for n, dtype in ((8, torch.float64), (5, torch.float32)):
-        yield Case(f"{str(dtype)[6:]}, {n} times", (uniform(g, 0, 1, n).to(dtype),))
+        yield Case(f"{name_of(dtype)}, {n} times", (uniform(g, 0, 1, n).to(dtype),))
     yield Case("one time", (uniform(g, 0, 1, 1),))
     yield Case("numbers at both ends", (torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64),))
 
@@ -61,7 +61,7 @@ def _loss_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
         x, noise = video(g, 3, 1, 2, 4, 4, dtype=dtype), video(g, 3, 1, 2, 4, 4, dtype=dtype)
-        yield Case(f"{str(dtype)[6:]}, 3 clips", (_network, x, noise, uniform(g, 0.05, 0.95, 3), CosineSchedule()))
+        yield Case(f"{name_of(dtype)}, 3 clips", (_network, x, noise, uniform(g, 0.05, 0.95, 3), CosineSchedule()))
     yield Case("one clip, one frame, linear schedule", (
         _network, video(g, 1, 2, 1, 3, 3), video(g, 1, 2, 1, 3, 3), uniform(g, 0.2, 0.8, 1), LinearSchedule()))
     yield Case("as many clips as columns", (
@@ -175,7 +175,7 @@ learning_rate = Check(
 def _gradient_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, three weights, too long", (
+        yield Case(f"{name_of(dtype)}, three weights, too long", (
             [3 * video(g, 4, 3, dtype=dtype), video(g, 4, dtype=dtype), video(g, 2, 2, 3, dtype=dtype)], 1.0))
     small = [0.05 * video(g, 4, 3), 0.05 * video(g, 4)]
     yield Case("short enough", (small, 10.0))
@@ -225,7 +225,7 @@ clip_gradients = Check(
 def _average_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, two weights, half-life of 20 steps", (
+        yield Case(f"{name_of(dtype)}, two weights, half-life of 20 steps", (
             [video(g, 3, 2, dtype=dtype), video(g, 4, dtype=dtype)],
             [video(g, 3, 2, dtype=dtype), video(g, 4, dtype=dtype)], 20.0))
     yield Case("half-life of one step", ([video(g, 5)], [video(g, 5)], 1.0))
@@ -265,7 +265,7 @@ def _label_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
         labels = torch.eye(10, dtype=dtype)[torch.arange(8) % 10]
-        yield Case(f"{str(dtype)[6:]}, a label for each of 8 clips", (labels, uniform(g, 0, 1, 8), 0.4))
+        yield Case(f"{name_of(dtype)}, a label for each of 8 clips", (labels, uniform(g, 0, 1, 8), 0.4))
     per_frame = (video(g, 4, 3, 4) > 0).double() + 0.0
     yield Case("labels of 4 clips, frame by frame", (per_frame + 1, torch.tensor([0.1, 0.9, 0.3, 0.7]).double(), 0.5))
     square = torch.ones(4, 4, dtype=torch.float64)

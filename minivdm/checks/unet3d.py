@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from minivdm import unet3d
-from minivdm.checks.harness import Case, Check, Wrong, generator, uniform, video
+from minivdm.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video
 
 
 def _integer(g: torch.Generator, low: int, high: int) -> int:
@@ -25,7 +25,7 @@ def _conv_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
         given = (video(g, 2, 4, 3, 5, 6, dtype=dtype), video(g, 7, 4, 3, 3, dtype=dtype), video(g, 7, dtype=dtype))
-        yield Case(f"{str(dtype)[6:]}, two clips of 3 frames, 4 channels to 7", given)
+        yield Case(f"{name_of(dtype)}, two clips of 3 frames, 4 channels to 7", given)
     yield Case("as many frames as channels", (video(g, 2, 3, 3, 4, 4), video(g, 3, 3, 3, 3), video(g, 3)))
     yield Case("one clip, one channel", (video(g, 1, 1, 5, 4, 6), video(g, 2, 1, 3, 3), video(g, 2)))
     yield Case("images: one frame", (video(g, 3, 2, 1, 4, 4), video(g, 5, 2, 3, 3), video(g, 5)))
@@ -122,7 +122,7 @@ def _attention_cases(seed: int) -> Iterator[Case]:
     joint = unet3d.joint_frame_mask(4, 2)
     for dtype in (torch.float64, torch.float32):
         q, k, v = (video(g, 3, 2, 6, 5, dtype=dtype) for _ in range(3))
-        yield Case(f"{str(dtype)[6:]}, a clip of 4 frames and 2 images", (q, k, v, joint))
+        yield Case(f"{name_of(dtype)}, a clip of 4 frames and 2 images", (q, k, v, joint))
     q, k, v = (video(g, 2, 1, 4, 8) for _ in range(3))
     yield Case("each frame sees itself and the past", (q, k, v, torch.ones(4, 4, dtype=torch.bool).tril()))
     yield Case("every frame sees all", (q, k, v, torch.ones(4, 4, dtype=torch.bool)))
@@ -242,7 +242,7 @@ sequence_mask = Check(
 def _rotate_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, 5 frames, 8 features",
+        yield Case(f"{name_of(dtype)}, 5 frames, 8 features",
                    (video(g, 3, 2, 5, 8, dtype=dtype), uniform(g, 0.1, 1.5, 4).to(dtype)))
     yield Case("a single pair of features", (video(g, 2, 1, 4, 2), uniform(g, 0.1, 1.5, 1)))
     yield Case("one frame", (video(g, 2, 2, 1, 4), uniform(g, 0.1, 1.5, 2)))
@@ -295,7 +295,7 @@ rotate = Check(
 def _shaw_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{str(dtype)[6:]}, 4 frames and a table for 4",
+        yield Case(f"{name_of(dtype)}, 4 frames and a table for 4",
                    (video(g, 3, 2, 4, 5, dtype=dtype), video(g, 3, 2, 4, 5, dtype=dtype), video(g, 7, 5, dtype=dtype)))
     yield Case("3 frames and a table for 6", (video(g, 2, 1, 3, 8), video(g, 2, 1, 3, 8), video(g, 11, 8)))
     yield Case("one frame and a table for 3", (video(g, 2, 2, 1, 4), video(g, 2, 2, 1, 4), video(g, 5, 4)))
