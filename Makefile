@@ -51,7 +51,7 @@ test: setup  ## run the tests, and every notebook, and compare what they print
 	$(SMALL) $(PY) -m pytest -n $(JOBS) --dist loadfile $(NBVAL) $(ARGS) $(SUITE)
 
 lessons: setup  ## execute the lessons again, in place
-	$(SMALL) $(PY) -m minivdm.notebook.execute $(LESSONS) $(ARGS)
+	$(SMALL) $(PY) -m minivdm.course.notebook.execute $(LESSONS) $(ARGS)
 
 exercises: setup  ## make the students' notebooks of the solutions
 	for name in $(ASSIGNMENTS); do $(PY) -m nbgrader generate_assignment $$name --force --no-db || exit 1; done
@@ -83,6 +83,7 @@ tables: setup  ## put the measured tables into the README
 
 lint: setup  ## ruff and mypy
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check minivdm tests benchmarks .ci
 	$(PY) -m mypy
 
 clean:  ## remove the environment and caches; trained runs stay

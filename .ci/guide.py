@@ -1,6 +1,6 @@
 """Writes the tables of solutions/README.md, what each assignment takes and the plans for a term, from the notebooks.
 
-    python .ci/guide.py          (make exercises does it)
+python .ci/guide.py          (make exercises does it)
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ def assignments_table(found: Sequence[Assignment]) -> str:
     rows = ["| | assignment | exercises | minutes | points by check | points by hand |", "|---" * 6 + "|"]
     for one in found:
         project = f" + {one.project} for the project" if one.project else ""
-        rows.append(f"| {one.name[:2]} | [{one.title}]({one.name}/{one.name}.ipynb) | {one.exercises} | "
-                    f"{one.minutes}{project} | {one.checked} | {one.by_hand} |")
+        rows.append(
+            f"| {one.name[:2]} | [{one.title}]({one.name}/{one.name}.ipynb) | {one.exercises} | "
+            f"{one.minutes}{project} | {one.checked} | {one.by_hand} |"
+        )
     parts = ("exercises", "minutes", "project", "checked", "by_hand")
     total = [sum(getattr(one, part) for one in found) for part in parts]
     rows.append(f"| | together | {total[0]} | {total[1]} + {total[2]} for projects | {total[3]} | {total[4]} |")
@@ -77,8 +79,9 @@ def plan(weeks: Sequence[Sequence[str]], lessons: dict[str, int], found: Sequenc
     for week, numbers in enumerate(weeks, 1):
         read_, written = sum(lessons[n] for n in numbers), sum(exercises.get(n, 0) for n in numbers)
         sums = [sums[0] + read_, sums[1] + written]
-        rows.append(f"| {week} | {', '.join(numbers)} | {read_ / 60:.1f} | {written / 60:.1f} | "
-                    f"{(read_ + written) / 60:.1f} |")
+        rows.append(
+            f"| {week} | {', '.join(numbers)} | {read_ / 60:.1f} | {written / 60:.1f} | {(read_ + written) / 60:.1f} |"
+        )
     rows.append(f"| | together | {sums[0] / 60:.1f} | {sums[1] / 60:.1f} | {sum(sums) / 60:.1f} |")
     return "\n".join(rows) + "\n"
 
@@ -87,11 +90,18 @@ def filled(text: str) -> str:
     """The guide's text with its tables made anew."""
     found = [read(folder) for folder in sorted((ROOT / "solutions").glob("[0-9]*"))]
     lessons = lesson_minutes()
-    parts = {"assignments": assignments_table(found), "twelve weeks": plan(TWELVE, lessons, found),
-             "six weeks": plan(SIX, lessons, found)}
+    parts = {
+        "assignments": assignments_table(found),
+        "twelve weeks": plan(TWELVE, lessons, found),
+        "six weeks": plan(SIX, lessons, found),
+    }
     for name, table in parts.items():
-        text = re.sub(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)",
-                      lambda match, table=table: match[1] + table + match[2], text, flags=re.S)
+        text = re.sub(
+            rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)",
+            lambda match, table=table: match[1] + table + match[2],
+            text,
+            flags=re.S,
+        )
     return text
 
 

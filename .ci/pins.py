@@ -24,8 +24,11 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 TORCH = "2.13.0"
 #: Needed on one system only, so that a resolution on Linux doesn't see them.
-ELSEWHERE = {"appnope": 'sys_platform == "darwin"', "colorama": 'sys_platform == "win32"',
-             "pywinpty": 'sys_platform == "win32"'}
+ELSEWHERE = {
+    "appnope": 'sys_platform == "darwin"',
+    "colorama": 'sys_platform == "win32"',
+    "pywinpty": 'sys_platform == "win32"',
+}
 #: Come with a GPU build of torch, which fixes their versions itself.
 GPU = re.compile(r"nvidia-|cuda-|triton$")
 HEADER = """\
@@ -48,11 +51,27 @@ def resolve(python: str, pins: list[str]) -> dict[str, tuple[str, str]]:
         subprocess.run([python, "-m", "venv", venv], check=True)
         pip = [venv / "bin" / "python", "-m", "pip"]
         subprocess.run([*pip, "install", "-q", "--upgrade", "pip"], check=True)
-        subprocess.run([*pip, "install", "-q", "--dry-run", "--ignore-installed", "--only-binary=:all:",
-                        "--report", report, "-c", constraints, *requirements()], check=True)
+        subprocess.run(
+            [
+                *pip,
+                "install",
+                "-q",
+                "--dry-run",
+                "--ignore-installed",
+                "--only-binary=:all:",
+                "--report",
+                report,
+                "-c",
+                constraints,
+                *requirements(),
+            ],
+            check=True,
+        )
         found = [item["metadata"] for item in json.loads(report.read_text())["install"]]
-    return {re.sub(r"[-_.]+", "-", m["name"]).lower(): (m["version"].split("+")[0], m.get("requires_python", ""))
-            for m in found}
+    return {
+        re.sub(r"[-_.]+", "-", m["name"]).lower(): (m["version"].split("+")[0], m.get("requires_python", ""))
+        for m in found
+    }
 
 
 def oldest(requires_python: str) -> Version:
@@ -62,8 +81,9 @@ def oldest(requires_python: str) -> Version:
 
 
 def newest(name: str) -> str:
-    said = subprocess.run([sys.executable, "-m", "pip", "index", "versions", name],
-                          check=True, capture_output=True, text=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-m", "pip", "index", "versions", name], check=True, capture_output=True, text=True
+    ).stdout
     return said.split("(")[1].split(")")[0]
 
 

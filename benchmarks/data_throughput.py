@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from minivdm.moving_mnist import MovingMNIST
+from minivdm.data.moving_mnist import MovingMNIST
 
 SETTINGS: list[tuple[str, dict]] = [
     ("moving-mnist-32, one digit", {"size": 32, "frames": 16, "digits": 1}),

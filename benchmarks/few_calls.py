@@ -27,8 +27,11 @@ import torch
 from paper_tables import REAL, Cells, averaged, bootstrapped, bounds, distance, windows
 from torch import Tensor
 
-from minivdm import build, checkpoints, metrics, monitor, pretrained, samplers, tasks
-from minivdm.frechet import features
+from minivdm import tasks
+from minivdm.core import samplers
+from minivdm.measure import metrics
+from minivdm.measure.frechet import features
+from minivdm.training import build, checkpoints, monitor, pretrained
 
 REFERENCE_ROW, BATCH = "ancestral, 256 calls", 8
 #: Row -> how `samplers.sample` is called. Heun's method calls the network twice in every step but the last.
@@ -36,13 +39,18 @@ SAMPLERS: dict[str, Callable[[], dict[str, Any]]] = {
     REFERENCE_ROW: lambda: {"steps": 256, "step": samplers.ancestral_step},
     "ancestral, 10 calls": lambda: {"steps": 10, "step": samplers.ancestral_step},
     "ancestral, times for a few, 10 calls": lambda: {
-        "steps": 10, "step": samplers.ancestral_step,
-        "grid": partial(samplers.karras, sigma_min=0.2, sigma_max=10.0, rho=3.0)},
+        "steps": 10,
+        "step": samplers.ancestral_step,
+        "grid": partial(samplers.karras, sigma_min=0.2, sigma_max=10.0, rho=3.0),
+    },
     "DDIM, 10 calls": lambda: {"steps": 10, "step": samplers.ddim_step},
     "Heun, 9 calls": lambda: {"steps": 5, "step": samplers.heun_step},
     "DPM-Solver++(2M), 10 calls": lambda: {"steps": 10, "step": samplers.DPMSolverPlusPlus2M()},
     "DPM-Solver++(2M), Karras' times, 10 calls": lambda: {
-        "steps": 10, "step": samplers.DPMSolverPlusPlus2M(), "grid": samplers.karras},
+        "steps": 10,
+        "step": samplers.DPMSolverPlusPlus2M(),
+        "grid": samplers.karras,
+    },
     "DPM-Solver++(2M), 6 calls": lambda: {"steps": 6, "step": samplers.DPMSolverPlusPlus2M()},
 }
 
@@ -57,13 +65,19 @@ def cell(name: str, clips: int, seed: int) -> dict[str, Any]:
         made, labels = found.video, found.labels
     else:
         labels = torch.eye(10)[torch.arange(clips) % 10]
-        made = torch.cat([generated(denoise, name, part, seed + start)
-                          for start, part in enumerate(labels.split(BATCH))])
-    return {"cpu_seconds": round(time.process_time() - cpu, 1), "hardware": monitor.hardware(torch.device("cpu")),
-            "metrics": {"frames": distance(features(made)[0], features(reference)[0]),
-                        "clips": distance(windows(made), windows(reference)),
-                        "legible": averaged(metrics.legible(made, labels).float(), "share"),
-                        "identity": averaged(metrics.keeps_identity(made).float(), "share")}}
+        made = torch.cat(
+            [generated(denoise, name, part, seed + start) for start, part in enumerate(labels.split(BATCH))]
+        )
+    return {
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "hardware": monitor.hardware(torch.device("cpu")),
+        "metrics": {
+            "frames": distance(features(made)[0], features(reference)[0]),
+            "clips": distance(windows(made), windows(reference)),
+            "legible": averaged(metrics.legible(made, labels).float(), "share"),
+            "identity": averaged(metrics.keeps_identity(made).float(), "share"),
+        },
+    }
 
 
 def generated(denoise: pretrained.TrainedDenoiser, name: str, labels: Tensor, seed: int) -> Tensor:
@@ -77,8 +91,14 @@ def ratios(cells: Cells) -> list[dict[str, Any]]:
     for name in [name for name in cells if name not in (REAL, REFERENCE_ROW) and REFERENCE_ROW in cells]:
         for metric in ("frames", "clips"):
             few, many = (cells[row]["metrics"][metric] for row in (name, REFERENCE_ROW))
-            rows.append({"row": name, "metric": metric, "ratio": round(few["estimate"] / many["estimate"], 4),
-                         "interval": bounds(bootstrapped(few) / bootstrapped(many).clamp(min=1e-6))})
+            rows.append(
+                {
+                    "row": name,
+                    "metric": metric,
+                    "ratio": round(few["estimate"] / many["estimate"], 4),
+                    "interval": bounds(bootstrapped(few) / bootstrapped(many).clamp(min=1e-6)),
+                }
+            )
     return rows
 
 
@@ -99,8 +119,10 @@ def markdown(found: dict[str, Any]) -> str:
     by_row: dict[str, dict[str, dict[str, Any]]] = {}
     for row in found["ratios"]:
         by_row.setdefault(row["row"], {})[row["metric"]] = row
-    lines = ["| | distance of frames | its ratio | distance of clips | its ratio | legible | same digit all along |",
-             "|---" * 7 + "|"]
+    lines = [
+        "| | distance of frames | its ratio | distance of clips | its ratio | legible | same digit all along |",
+        "|---" * 7 + "|",
+    ]
     for name, made in found["cells"].items():
         entries = []
         for metric in ("frames", "clips"):
@@ -111,11 +133,25 @@ def markdown(found: dict[str, Any]) -> str:
         entries += [f"{made['metrics'][share]['estimate']:.2f}" for share in ("legible", "identity")]
         lines.append(f"| {name} | " + " | ".join(entries) + " |")
     settings = found["settings"]
-    return "\n".join([*lines, "", found["verdict"], "", (
-        f"`{paper_tables.WEIGHTS}`, {settings['clips']} clips a row, labels without guidance, seed {settings['seed']}, "
-        f"{found['hardware']}; in brackets 95 % intervals over clips. Distances are on this project's own encoder, to "
-        f"{paper_tables.REFERENCE} real clips. Times for a few: Karras' with ρ = 3 from σ/α = 10 to 0.2. "
-        f"Command: `{found['command']}`.")]) + "\n"
+    return (
+        "\n".join(
+            [
+                *lines,
+                "",
+                found["verdict"],
+                "",
+                (
+                    f"`{paper_tables.WEIGHTS}`, {settings['clips']} clips a row, labels without guidance, "
+                    f"seed {settings['seed']}, "
+                    f"{found['hardware']}; in brackets 95 % intervals over clips. Distances are on this project's own encoder, "
+                    "to "
+                    f"{paper_tables.REFERENCE} real clips. Times for a few: Karras' with ρ = 3 from σ/α = 10 to 0.2. "
+                    f"Command: `{found['command']}`."
+                ),
+            ]
+        )
+        + "\n"
+    )
 
 
 def main() -> None:
@@ -131,9 +167,15 @@ def main() -> None:
     for cells in paper_tables.fill(names, finished, lambda name: cell(name, args.clips, args.seed)):
         if not cells:
             continue
-        found = {"settings": settings, "names": names, "ratios": ratios(cells), "verdict": verdict(ratios(cells)),
-                 "command": f"python benchmarks/few_calls.py --clips {args.clips} --seed {args.seed}",
-                 "hardware": "; ".join(sorted({made["hardware"] for made in cells.values()})), "cells": cells}
+        found = {
+            "settings": settings,
+            "names": names,
+            "ratios": ratios(cells),
+            "verdict": verdict(ratios(cells)),
+            "command": f"python benchmarks/few_calls.py --clips {args.clips} --seed {args.seed}",
+            "hardware": "; ".join(sorted({made["hardware"] for made in cells.values()})),
+            "cells": cells,
+        }
         checkpoints.write_atomic(path, paper_tables.as_json(found).encode())
         path.with_suffix(".md").write_text(markdown(found))
         print(f"{len(cells)} of {len(names)} rows; last {list(cells)[-1]}", flush=True)

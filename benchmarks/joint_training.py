@@ -24,10 +24,12 @@ import paper_tables
 import torch
 from paper_tables import Cells, averaged, distance, windows
 
-from minivdm import build, checkpoints, metrics, monitor, tasks, training
-from minivdm.configs import TrainConfig
-from minivdm.denoiser import Denoiser
-from minivdm.frechet import features
+from minivdm import tasks, training
+from minivdm.core.denoiser import Denoiser
+from minivdm.measure import metrics
+from minivdm.measure.frechet import features
+from minivdm.training import build, checkpoints, monitor
+from minivdm.training.configs import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES, FRAMES, BATCH, MADE, WEIGHT, STEPS = (0, 4, 8), 16, 8, 96, 1.0, 32
@@ -37,9 +39,26 @@ CLAIM = "images joined to clips make better clips"
 
 def config(images: int, clips: int, seed: int) -> TrainConfig:
     """The recipe of one run."""
-    return TrainConfig(name="joint-training", size=32, frames=FRAMES, speed=0.9, images=images, network=NETWORK,
-                       clips=clips, batch=BATCH, optimizer="muon", lr=2e-3, warmup=clips // 10, ema_decay=0.99,
-                       seed=seed, data_seed=seed, save_every=1_000, log_every=400, preview_every=10**9, milestones=())
+    return TrainConfig(
+        name="joint-training",
+        size=32,
+        frames=FRAMES,
+        speed=0.9,
+        images=images,
+        network=NETWORK,
+        clips=clips,
+        batch=BATCH,
+        optimizer="muon",
+        lr=2e-3,
+        warmup=clips // 10,
+        ema_decay=0.99,
+        seed=seed,
+        data_seed=seed,
+        save_every=1_000,
+        log_every=400,
+        preview_every=10**9,
+        milestones=(),
+    )
 
 
 def name_of(images: int, seed: int) -> str:
@@ -50,30 +69,44 @@ def cell(name: str, clips: int) -> dict[str, Any]:
     """Train a run to its end, and measure what it makes."""
     images, seed = int(name.split()[0]), int(name.split()[-1])
     cfg, cpu = config(images, clips, seed), time.process_time()
-    run, ending = training.fit(cfg, ROOT / "runs" / "joint_training" / f"{clips}-{images}-{seed}", resume=True,
-                               device="cpu", progress=False)
+    run, ending = training.fit(
+        cfg, ROOT / "runs" / "joint_training" / f"{clips}-{images}-{seed}", resume=True, device="cpu", progress=False
+    )
     if ending:
         raise SystemExit(128 + ending)  # asked to stop; the checkpoint is written
     trainer = run.trainer
     denoise: Denoiser = trainer.ema_denoiser
     labels = torch.eye(10)[torch.arange(MADE) % 10]
     generator = torch.Generator().manual_seed(0)
-    made = torch.cat([tasks.generate(denoise, part, shape=build.video_shape(cfg), weight=WEIGHT, steps=STEPS,
-                                     generator=generator).clamp(-1, 1) for part in labels.split(BATCH)])
+    made = torch.cat(
+        [
+            tasks.generate(
+                denoise, part, shape=build.video_shape(cfg), weight=WEIGHT, steps=STEPS, generator=generator
+            ).clamp(-1, 1)
+            for part in labels.split(BATCH)
+        ]
+    )
     held_out = monitor.held_out(denoise, build.data(cfg, split="test"), 64)
-    return {"cpu_seconds": round(time.process_time() - cpu, 1), "training_seconds": round(run.seconds, 1),
-            "steps": trainer.steps, "hardware": monitor.hardware(torch.device("cpu")), "held_out": held_out,
-            "metrics": measured(made, labels, build.data(cfg, split="test"))}
+    return {
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "training_seconds": round(run.seconds, 1),
+        "steps": trainer.steps,
+        "hardware": monitor.hardware(torch.device("cpu")),
+        "held_out": held_out,
+        "metrics": measured(made, labels, build.data(cfg, split="test")),
+    }
 
 
 def measured(made: torch.Tensor, labels: torch.Tensor, data: Any) -> dict[str, Any]:
     first = paper_tables.REFERENCE_FROM
     reference = data.clips(torch.arange(first, first + paper_tables.REFERENCE)).video
-    return {"frames": distance(features(made)[0], features(reference)[0]),
-            "clips": distance(windows(made), windows(reference)),
-            "score": paper_tables.reader_score(made),
-            "legible": averaged(metrics.legible(made, labels).float(), "share"),
-            "identity": averaged(metrics.keeps_identity(made).float(), "share")}
+    return {
+        "frames": distance(features(made)[0], features(reference)[0]),
+        "clips": distance(windows(made), windows(reference)),
+        "score": paper_tables.reader_score(made),
+        "legible": averaged(metrics.legible(made, labels).float(), "share"),
+        "identity": averaged(metrics.keeps_identity(made).float(), "share"),
+    }
 
 
 def comparisons(cells: Cells, seeds: list[int]) -> list[dict[str, Any]]:
@@ -82,8 +115,10 @@ def comparisons(cells: Cells, seeds: list[int]) -> list[dict[str, Any]]:
     for seed in seeds:
         for images in IMAGES[1:]:
             none, some = name_of(0, seed), name_of(images, seed)
-            rows += [paper_tables.compare(cells, metric, none, some, sign)
-                     for metric, sign in (("frames", 1), ("clips", 1), ("score", -1))]
+            rows += [
+                paper_tables.compare(cells, metric, none, some, sign)
+                for metric, sign in (("frames", 1), ("clips", 1), ("score", -1))
+            ]
     return [row for row in rows if row is not None]
 
 
@@ -102,17 +137,29 @@ def main() -> None:
         if not cells:
             continue
         rows = comparisons(cells, args.seeds)
-        cost = [sum(made["cpu_seconds"] for name, made in cells.items() if name.startswith(f"{images} images"))
-                for images in IMAGES]
-        footer = (f"A network of {next(iter(cells.values()))['steps']:,} training steps with {BATCH} clips of {FRAMES} "
-                  f"frames each, `moving-mnist-32` at half its width; {MADE} clips a row, DDIM, {STEPS} steps, "
-                  f"w = {WEIGHT:g}. Images cost time as well: with 8 of them training and sampling took "
-                  f"{cost[2] / cost[0]:.2f} times as long as with none. The spread between training runs shows in the "
-                  "two seeds alone. ")
-        found = {"table": 4, "settings": settings, "names": names, "command": command, "about": footer,
-                 "hardware": "; ".join(sorted({made["hardware"] for made in cells.values()})),
-                 "bootstrap": {"draws": paper_tables.DRAWS, "seed": 0},
-                 "verdict": paper_tables.verdict(CLAIM, rows), "comparisons": rows, "cells": cells}
+        cost = [
+            sum(made["cpu_seconds"] for name, made in cells.items() if name.startswith(f"{images} images"))
+            for images in IMAGES
+        ]
+        footer = (
+            f"A network of {next(iter(cells.values()))['steps']:,} training steps with {BATCH} clips of {FRAMES} "
+            f"frames each, `moving-mnist-32` at half its width; {MADE} clips a row, DDIM, {STEPS} steps, "
+            f"w = {WEIGHT:g}. Images cost time as well: with 8 of them training and sampling took "
+            f"{cost[2] / cost[0]:.2f} times as long as with none. The spread between training runs shows in the "
+            "two seeds alone. "
+        )
+        found = {
+            "table": 4,
+            "settings": settings,
+            "names": names,
+            "command": command,
+            "about": footer,
+            "hardware": "; ".join(sorted({made["hardware"] for made in cells.values()})),
+            "bootstrap": {"draws": paper_tables.DRAWS, "seed": 0},
+            "verdict": paper_tables.verdict(CLAIM, rows),
+            "comparisons": rows,
+            "cells": cells,
+        }
         checkpoints.write_atomic(path, paper_tables.as_json(found).encode())
         path.with_suffix(".md").write_text(paper_tables.markdown(found))
         print(f"table 4: {len(cells)} of {len(names)} cells; last {list(cells)[-1]}", flush=True)

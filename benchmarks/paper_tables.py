@@ -9,9 +9,9 @@ Table 5: the guidance weight w (w = 0 is unguided; the paper counts from 1) agai
 Table 3: prediction 6 -> 10 frames by reconstruction guidance, ancestral and with Langevin correctors, at equal numbers
 of network calls. Table 4, images joined to clips, takes training runs of its own: benchmarks/joint_training.py.
 
-Distances are those of `minivdm.frechet`, on its own small encoder: neither FID nor FVD. They are too large for small
-sets, equally in all rows of a table, because all have equally many clips. Intervals are 95 % bootstrap intervals over
-clips, about a fixed reference; row i of a bootstrap is the same draw of clips in every cell, so that differences are
+Distances are those of `minivdm.measure.frechet`, on its own small encoder: neither FID nor FVD. They are too large for
+small sets, equally in all rows of a table, because all have equally many clips. Intervals are 95 % bootstrap
+intervals over clips, about a fixed reference; row i of a bootstrap is the same draw of clips in every cell, so that differences are
 paired. Each finished cell is written to benchmarks/results/paper_N.json at once and not computed again (--again
 does); benchmarks/results/paper_N.md is what the README shows.
 """
@@ -32,9 +32,12 @@ import torch
 from torch import Tensor
 from weights import interval as wilson
 
-from minivdm import build, checkpoints, metrics, monitor, pretrained, samplers, tasks
-from minivdm.frechet import clip_features, features, frechet
-from minivdm.metrics_video import block_seam
+from minivdm import tasks
+from minivdm.core import samplers
+from minivdm.measure import metrics
+from minivdm.measure.frechet import clip_features, features, frechet
+from minivdm.measure.seams import block_seam
+from minivdm.training import build, checkpoints, monitor, pretrained
 
 RESULTS = Path(__file__).resolve().parent / "results"
 WEIGHTS, BATCH, DRAWS, REFERENCE = "moving-mnist-32", 8, 400, 256
@@ -44,12 +47,23 @@ CALLS, GUIDANCE, RECONSTRUCTION = (8, 32, 128), (0.0, 0.5, 1.0, 2.0, 4.0), (2.0,
 OVERLAP, PREDICT_FROM, DELTA = 8, 6, 0.1
 EXTENSION_WEIGHT = 1.0  # of classifier-free guidance in table 6; the paper's caption counts it from 1 and says 2
 REAL = "real test clips"
-CLAIM = {6: "reconstruction beats replacement", 5: "guidance trades fidelity to the data and diversity for legibility",
-         3: "Langevin-corrected sampling beats ancestral"}
+CLAIM = {
+    6: "reconstruction beats replacement",
+    5: "guidance trades fidelity to the data and diversity for legibility",
+    3: "Langevin-corrected sampling beats ancestral",
+}
 # The metrics of each table: column title and decimals.
-COLUMNS = {"frames": ("distance of frames", 2), "clips": ("distance of clips", 2), "seam": ("seam score", 2),
-           "score": ("reader score", 2), "legible": ("legible", 2), "identity": ("same digit all along", 2),
-           "diversity": ("diversity", 2), "track": ("off straight motion, px", 2), "psnr": ("PSNR, dB", 1)}
+COLUMNS = {
+    "frames": ("distance of frames", 2),
+    "clips": ("distance of clips", 2),
+    "seam": ("seam score", 2),
+    "score": ("reader score", 2),
+    "legible": ("legible", 2),
+    "identity": ("same digit all along", 2),
+    "diversity": ("diversity", 2),
+    "track": ("off straight motion, px", 2),
+    "psnr": ("PSNR, dB", 1),
+}
 MARKS = {"appears": "✓", "opposite": "✗", "open": "·"}
 
 Metric = dict[str, Any]  # "estimate", and either "per_clip" and "of" (mean, median or share), or bootstrap "draws"
@@ -112,8 +126,15 @@ def compare(cells: Cells, metric: str, more: str, less: str, sign: int = 1) -> d
     low, high = bounds(bootstrapped(a) - bootstrapped(b))
     near, far = sorted((sign * low, sign * high))
     found = "appears" if near > 0 else "opposite" if far < 0 else "open"
-    return {"metric": metric, "more": more, "less": less, "expected": "> 0" if sign > 0 else "< 0",
-            "difference": round(a["estimate"] - b["estimate"], 4), "interval": [low, high], "direction": found}
+    return {
+        "metric": metric,
+        "more": more,
+        "less": less,
+        "expected": "> 0" if sign > 0 else "< 0",
+        "difference": round(a["estimate"] - b["estimate"], 4),
+        "interval": [low, high],
+        "direction": found,
+    }
 
 
 def verdict(claim: str, comparisons: list[dict[str, Any]]) -> str:
@@ -121,7 +142,7 @@ def verdict(claim: str, comparisons: list[dict[str, Any]]) -> str:
     if not comparisons:
         return f"Whether {claim}, as in the paper, is not yet measured."
 
-    n, counts = len(comparisons), {kind: 0 for kind in MARKS}
+    n, counts = len(comparisons), dict.fromkeys(MARKS, 0)
     for row in comparisons:
         counts[row["direction"]] += 1
     where = f"in {'all' if counts['appears'] == n else counts['appears']} of {n} paired comparisons"
@@ -132,12 +153,18 @@ def verdict(claim: str, comparisons: list[dict[str, Any]]) -> str:
 
 def why(comparisons: list[dict[str, Any]]) -> str:
     """How many clips the undecided differences would take, were they and the spread over clips as found."""
-    wide = [((row["interval"][1] - row["interval"][0]) / 2 / max(abs(row["difference"]), 1e-9)) ** 2
-            for row in comparisons if row["direction"] == "open"]
+    wide = [
+        ((row["interval"][1] - row["interval"][0]) / 2 / max(abs(row["difference"]), 1e-9)) ** 2
+        for row in comparisons
+        if row["direction"] == "open"
+    ]
     times = max(1.0, min(wide))  # intervals shrink as the root of the number of clips
-    return (f"The undecided ones are small against the spread over clips: the nearest to a decision would take about "
-            f"{times:.1f} times as many clips, were it as large as found." if times < 100 else
-            "The undecided ones are below a tenth of their intervals.")
+    return (
+        f"The undecided ones are small against the spread over clips: the nearest to a decision would take about "
+        f"{times:.1f} times as many clips, were it as large as found."
+        if times < 100
+        else "The undecided ones are below a tenth of their intervals."
+    )
 
 
 # ---- what is measured --------------------------------------------------------------------------------------------
@@ -160,7 +187,7 @@ def track(videos: Tensor) -> Metric:
 
 
 def reader_score(videos: Tensor) -> Metric:
-    """As `minivdm.frechet.reader_score`, bootstrapped."""
+    """As `minivdm.measure.frechet.reader_score`, bootstrapped."""
     log_p = metrics.read(videos).logits.mean(1).double().log_softmax(-1)  # (n, 10)
 
     def score(index: Tensor) -> float:
@@ -184,12 +211,16 @@ class Table:
         self.number, self.n, self.steps, self.seed = number, clips, steps, seed
         self.denoise = pretrained.load(WEIGHTS)
         data = build.data(self.denoise.config, frames=64 if number == 6 else None, split="test")
-        self.real, self.reference = data.clips(torch.arange(clips)), data.clips(
-            torch.arange(REFERENCE_FROM, REFERENCE_FROM + REFERENCE)).video
+        self.real, self.reference = (
+            data.clips(torch.arange(clips)),
+            data.clips(torch.arange(REFERENCE_FROM, REFERENCE_FROM + REFERENCE)).video,
+        )
         self.labels = torch.eye(10)[torch.arange(clips) % 10] if number == 5 else self.real.labels
-        self.sampler = {6: f"w = {EXTENSION_WEIGHT:g}, ancestral, {steps} steps a block, overlap {OVERLAP}",
-                        5: f"DDIM, {steps} steps",
-                        3: f"reconstruction guidance with w_r = 2, Langevin δ = {DELTA}"}[number]
+        self.sampler = {
+            6: f"w = {EXTENSION_WEIGHT:g}, ancestral, {steps} steps a block, overlap {OVERLAP}",
+            5: f"DDIM, {steps} steps",
+            3: f"reconstruction guidance with w_r = 2, Langevin δ = {DELTA}",
+        }[number]
 
     def jobs(self) -> dict[str, Callable[[Tensor, Tensor, torch.Generator], Tensor]]:
         """Cell -> (real videos, labels, generator) -> videos, of a batch."""
@@ -212,8 +243,18 @@ class Table:
     def extended(self, real: Tensor, labels: Tensor, generator: torch.Generator, **how: Any) -> Tensor:
         """16 real frames and 48 new ones."""
         order = partial(tasks.autoregressive, overlap=OVERLAP)
-        return tasks.extend(self.denoise, real[:, :, :16], 64, order=order, labels=labels, weight=EXTENSION_WEIGHT,
-                            steps=self.steps, step=samplers.ancestral_step, generator=generator, **how)
+        return tasks.extend(
+            self.denoise,
+            real[:, :, :16],
+            64,
+            order=order,
+            labels=labels,
+            weight=EXTENSION_WEIGHT,
+            steps=self.steps,
+            step=samplers.ancestral_step,
+            generator=generator,
+            **how,
+        )
 
     def guided(self, real: Tensor, labels: Tensor, generator: torch.Generator, weight: float) -> Tensor:
         """Clips from labels alone."""
@@ -222,8 +263,17 @@ class Table:
     def predicted(self, real: Tensor, labels: Tensor, generator: torch.Generator, **how: Any) -> Tensor:
         """6 real frames and 10 new ones."""
         known = range(PREDICT_FROM)
-        return tasks.restore(self.denoise, None, None, frames=known, known=real[:, :, :PREDICT_FROM], labels=labels,
-                             step=samplers.ancestral_step, generator=generator, **how)
+        return tasks.restore(
+            self.denoise,
+            None,
+            None,
+            frames=known,
+            known=real[:, :, :PREDICT_FROM],
+            labels=labels,
+            step=samplers.ancestral_step,
+            generator=generator,
+            **how,
+        )
 
     def measure(self, videos: Tensor) -> dict[str, Metric]:
         """All metrics of the table's clips."""
@@ -262,11 +312,17 @@ def comparisons(number: int, cells: Cells) -> list[dict[str, Any]]:
     made = [name for name in cells if name != REAL]
     asked: list[tuple[str, str, str, int]] = []
     if number == 6:
-        asked = [(metric, "replacement", name, 1) for name in made if name != "replacement"
-                 for metric in ("frames", "clips", "seam")]
+        asked = [
+            (metric, "replacement", name, 1)
+            for name in made
+            if name != "replacement"
+            for metric in ("frames", "clips", "seam")
+        ]
     elif number == 5 and len(made) > 1:
-        asked = [(metric, made[-1], made[0], sign)
-                 for metric, sign in (("frames", 1), ("clips", 1), ("score", 1), ("legible", 1), ("diversity", -1))]
+        asked = [
+            (metric, made[-1], made[0], sign)
+            for metric, sign in (("frames", 1), ("clips", 1), ("score", 1), ("legible", 1), ("diversity", -1))
+        ]
     elif number == 3:
         pairs = [(f"ancestral, {calls} calls", f"Langevin, {(calls + 1) // 2 * 2 - 1} calls") for calls in CALLS]
         pairs += [(pairs[k + 1][0], pairs[k][1]) for k in range(len(pairs) - 1)]  # with fewer calls, as in the paper
@@ -288,8 +344,10 @@ def resumed(path: Path, settings: dict[str, Any], again: bool = False) -> Cells:
         return {}
     found = json.loads(path.read_text())
     if found["settings"] != settings:
-        raise OtherSettings(f"{path.name}: expected cells measured with {settings}, found {found['settings']}; "
-                            "--again measures them anew")
+        raise OtherSettings(
+            f"{path.name}: expected cells measured with {settings}, found {found['settings']}; "
+            "--again measures them anew"
+        )
     return found["cells"]
 
 
@@ -330,10 +388,22 @@ def differences(comparisons: list[dict[str, Any]]) -> list[str]:
     expected = {row["metric"]: row["expected"] for row in comparisons}
     titles = " | ".join(f"{COLUMNS[c][0]} (paper: {expected[c]})" for c in columns)
     lines = ["", f"| paired difference | {titles} |", "|---" * (len(columns) + 1) + "|"]
-    return lines + [f"| {name} | " + " | ".join(pair[c] for c in columns) + " |" for name, pair in pairs.items()] + [
-        "", ", ".join(f"{mark} {what}" for what, mark in zip(
-            ("as in the paper, beyond the interval", "the opposite, beyond the interval", "undecided"), MARKS.values(),
-            strict=True)) + "."]
+    return (
+        lines
+        + [f"| {name} | " + " | ".join(pair[c] for c in columns) + " |" for name, pair in pairs.items()]
+        + [
+            "",
+            ", ".join(
+                f"{mark} {what}"
+                for what, mark in zip(
+                    ("as in the paper, beyond the interval", "the opposite, beyond the interval", "undecided"),
+                    MARKS.values(),
+                    strict=True,
+                )
+            )
+            + ".",
+        ]
+    )
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -360,7 +430,8 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join(lines) + (
         f"\n\n{found['about']}{found['hardware']}; in brackets 95 % intervals over clips. Distances are on this "
         f"project's own encoder, to {REFERENCE} real clips, and too large at {n} clips: compare rows. "
-        f"Command: `{found['command']}`.\n")
+        f"Command: `{found['command']}`.\n"
+    )
 
 
 def run(number: int, clips: int, steps: int, seed: int, again: bool) -> None:
@@ -372,11 +443,18 @@ def run(number: int, clips: int, steps: int, seed: int, again: bool) -> None:
     for cells in fill(names, finished, table.cell):
         rows = comparisons(number, cells)
         about = f"`{WEIGHTS}`, {clips} clips a row, {table.sampler}, seed {seed}, "
-        found = {"table": number, "settings": settings, "about": about, "names": names,
-                 "command": f"python benchmarks/paper_tables.py {number} --clips {clips} --steps {steps} --seed {seed}",
-                 "hardware": "; ".join(sorted({cell["hardware"] for cell in cells.values()})),
-                 "bootstrap": {"draws": DRAWS, "seed": 0}, "verdict": verdict(CLAIM[number], rows),
-                 "comparisons": rows, "cells": cells}
+        found = {
+            "table": number,
+            "settings": settings,
+            "about": about,
+            "names": names,
+            "command": f"python benchmarks/paper_tables.py {number} --clips {clips} --steps {steps} --seed {seed}",
+            "hardware": "; ".join(sorted({cell["hardware"] for cell in cells.values()})),
+            "bootstrap": {"draws": DRAWS, "seed": 0},
+            "verdict": verdict(CLAIM[number], rows),
+            "comparisons": rows,
+            "cells": cells,
+        }
         if cells:
             checkpoints.write_atomic(path, as_json(found).encode())
             path.with_suffix(".md").write_text(markdown(found))

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 
-from minivdm import pictures, pretrained, tasks
+from minivdm import tasks
+from minivdm.data import writing
+from minivdm.training import pretrained
 
 
 def main() -> None:
@@ -22,12 +24,18 @@ def main() -> None:
     parser.add_argument("--zoom", type=int, default=4, help="side of a video's pixel in the picture")
     parser.add_argument("--out", type=Path, default=Path("lessons/images/samples.gif"))
     args = parser.parse_args()
-    pictures.check(args.out, zoom=args.zoom)  # before the work, not after it
+    writing.check(args.out, zoom=args.zoom)  # before the work, not after it
     denoise = pretrained.load(args.weights)
-    videos = tasks.generate(denoise, torch.eye(10), weight=args.weight, steps=args.steps, progress=True,
-                            generator=torch.Generator().manual_seed(args.seed))
+    videos = tasks.generate(
+        denoise,
+        torch.eye(10),
+        weight=args.weight,
+        steps=args.steps,
+        progress=True,
+        generator=torch.Generator().manual_seed(args.seed),
+    )
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    written = pictures.save(videos, args.out, zoom=args.zoom, columns=5)
+    written = writing.save(videos, args.out, zoom=args.zoom, columns=5)
     print(f"a clip of each digit, {written.stat().st_size / 1e3:.0f} kB in {written}")
 
 

@@ -38,11 +38,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from minivdm import configs
-from minivdm.denoiser import Denoiser
-from minivdm.moving_mnist import MovingMNIST
-from minivdm.schedules import CosineSchedule
-from minivdm.unet3d import UNet3D
+from minivdm.core.denoiser import Denoiser
+from minivdm.core.schedules import CosineSchedule
+from minivdm.data.moving_mnist import MovingMNIST
+from minivdm.networks.unet3d import UNet3D
+from minivdm.training import configs
 
 BATCH, FRAMES, SIZE = 4, 16, 32
 PEER = "video-diffusion-pytorch"
@@ -82,8 +82,9 @@ def ours() -> Contender:
     network = UNet3D(**config.network)
     denoiser = Denoiser(network, CosineSchedule(), target=config.target)
     generator = torch.Generator().manual_seed(0)
-    return Contender("minivdm", network,
-                     lambda: denoiser.loss(clips.video, labels=clips.labels, generator=generator).mean)
+    return Contender(
+        "minivdm", network, lambda: denoiser.loss(clips.video, labels=clips.labels, generator=generator).mean
+    )
 
 
 def import_peer() -> types.ModuleType:
@@ -144,8 +145,10 @@ def memory_of_three_steps(name: str) -> int:
 
 def measure(rounds: int, threads: int) -> dict:
     command = [sys.executable, __file__, "--threads", str(threads), "--memory-of"]
-    peak = {name: int(subprocess.run([*command, name], check=True, capture_output=True, text=True).stdout)
-              for name in CONTENDERS}
+    peak = {
+        name: int(subprocess.run([*command, name], check=True, capture_output=True, text=True).stdout)
+        for name in CONTENDERS
+    }
     torch.set_num_threads(threads)
     torch.manual_seed(0)  # their loss draws from the global generator
     our, their = ours(), theirs()
@@ -176,8 +179,9 @@ def measure(rounds: int, threads: int) -> dict:
         "rounds": rounds,
         "parameters": parameters,
         "seconds_per_step": {name: round(median[name], 5) for name in CONTENDERS},
-        "quartiles_of_seconds": {name: [round(q, 5) for q in statistics.quantiles(times[name], n=4)[::2]]
-                                 for name in CONTENDERS},
+        "quartiles_of_seconds": {
+            name: [round(q, 5) for q in statistics.quantiles(times[name], n=4)[::2]] for name in CONTENDERS
+        },
         "gflop_per_clip": {name: round(value, 2) for name, value in gflop.items()},
         "gflop_per_second": {name: round(value, 1) for name, value in rate.items()},
         "matrix_product_gflop_per_second": round(product_rate, 1),
@@ -197,9 +201,12 @@ def processor() -> str:
 def markdown(found: dict) -> str:
     """The table that the README shows."""
     unit = found["seconds_per_step"]["ours"]  # seconds of a shared machine mean little; ratios of one run hold
-    relative = {name: "{:.1f} ({:.2f}–{:.2f})".format(
-        found["seconds_per_step"][name] / unit, *(q / unit for q in found["quartiles_of_seconds"][name]))
-        for name in CONTENDERS}
+    relative = {
+        name: "{:.1f} ({:.2f}–{:.2f})".format(
+            found["seconds_per_step"][name] / unit, *(q / unit for q in found["quartiles_of_seconds"][name])
+        )
+        for name in CONTENDERS
+    }
     rows = [
         ("parameters", "parameters", "{:,}"),
         ("time per training step, median (quartiles), ours = 1", "relative", "{}"),
@@ -209,14 +216,20 @@ def markdown(found: dict) -> str:
     ]
     lines = ["| | minivdm | " + found["peer"].split(",")[0] + " |", "|---|---|---|"]
     figures = found | {"relative": relative}
-    lines += [f"| {title} | {form.format(figures[key]['ours'])} | {form.format(figures[key]['theirs'])} |"
-              for title, key, form in rows]
+    lines += [
+        f"| {title} | {form.format(figures[key]['ours'])} | {form.format(figures[key]['theirs'])} |"
+        for title, key, form in rows
+    ]
     machine, clips = found["machine"], found["clips"]
     threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
-    lines += ["", f"**{found['times_faster']:.1f} times faster** per step with **{found['memory_ratio']:.2f} of the "
-              f"memory**, at {clips['frames']} × {clips['size']} × {clips['size']}, batch {clips['batch']}, float32, "
-              f"torch {machine['torch']}, {threads} of {machine['processor']}, {found['rounds']} rounds "
-              f"in turn; the matrix product has side {MATRIX}. Command: `make bench`.", ""]
+    lines += [
+        "",
+        f"**{found['times_faster']:.1f} times faster** per step with **{found['memory_ratio']:.2f} of the "
+        f"memory**, at {clips['frames']} × {clips['size']} × {clips['size']}, batch {clips['batch']}, float32, "
+        f"torch {machine['torch']}, {threads} of {machine['processor']}, {found['rounds']} rounds "
+        f"in turn; the matrix product has side {MATRIX}. Command: `make bench`.",
+        "",
+    ]
     return "\n".join(lines)
 
 

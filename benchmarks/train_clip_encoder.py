@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import trange
 
-from minivdm.frechet import SPAN, ClipEncoder, clip_distance, features, frame_distance
-from minivdm.moving_mnist import Clips, MovingMNIST
+from minivdm.data.moving_mnist import Clips, MovingMNIST
+from minivdm.measure.frechet import SPAN, ClipEncoder, clip_distance, features, frame_distance
 
 NAME = "clip-encoder-32"
 EDGE = SPAN // 2
@@ -83,9 +83,11 @@ def errors(encoder: ClipEncoder, split: str) -> dict[str, float]:
     motion = encoder.read_motion(motion * encoder.motion_scale)
     right = (frames[..., :10].argmax(-1) == clips.digits).float().mean()
     found = {name: float(value) for name, value in losses(encoder, clips).items()}
-    return {"digits of frames": round(float(right), 4),
-            "position, pixels": round(9 * math.sqrt(found["position"]), 3),
-            "velocity, pixels per frame": round(2 * math.sqrt(found["velocity"]), 3)}
+    return {
+        "digits of frames": round(float(right), 4),
+        "position, pixels": round(9 * math.sqrt(found["position"]), 3),
+        "velocity, pixels per frame": round(2 * math.sqrt(found["velocity"]), 3),
+    }
 
 
 def main() -> None:
@@ -132,8 +134,9 @@ def main() -> None:
     others = {split: MovingMNIST(split=split, seed=3).clips(range(1024)).video for split in ("train", "test")}
     card = {
         "name": NAME,
-        "what": "features of frames and of clips for Fréchet distances (minivdm.frechet); trained here to read digits, "
-        "positions and velocities of Moving-MNIST; not Inception, not I3D: its distances are neither FID nor FVD",
+        "what": "features of frames and of clips for Fréchet distances (minivdm.measure.frechet); trained here to read "
+        "digits, positions and velocities of Moving-MNIST; "
+        "not Inception, not I3D: its distances are neither FID nor FVD",
         "command": "python benchmarks/train_clip_encoder.py"
         f" --steps {arguments.steps} --batch {arguments.batch} --seed {arguments.seed}",
         "data": "clips of 8 frames, one or two of the 4,500 MNIST training digits that ship with the package",
@@ -146,9 +149,12 @@ def main() -> None:
         "loss": {name: round(value, 4) for name, value in average.items()},
         "errors_on_500_clips": {split: errors(encoder, split) for split in ("train", "test")},
         "distances_between_1024_real_clips": {
-            split: {"frames": round(frame_distance(video, real, encoder), 4),
-                    "clips": round(clip_distance(video, real, encoder), 4)}
-            for split, video in others.items()},
+            split: {
+                "frames": round(frame_distance(video, real, encoder), 4),
+                "clips": round(clip_distance(video, real, encoder), 4),
+            }
+            for split, video in others.items()
+        },
         "bytes": file.stat().st_size,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
     }

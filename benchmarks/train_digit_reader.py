@@ -22,8 +22,8 @@ from torch.nn import functional
 from tqdm import trange
 
 from minivdm.data.files import Digits, load_digits
-from minivdm.metrics import DigitReader
-from minivdm.moving_mnist import MovingMNIST
+from minivdm.data.moving_mnist import MovingMNIST
+from minivdm.measure.metrics import DigitReader
 
 NAME = "digit-reader-32"
 
@@ -161,7 +161,7 @@ def main() -> None:
     save_file({k: v.contiguous() for k, v in state.items()}, file)
     card = {
         "name": NAME,
-        "what": "reads which digits are in a 32x32 frame: logits of ten classes and of presence (minivdm.metrics)",
+        "what": "reads which digits are in a 32x32 frame: logits of ten classes and of presence (measure.metrics)",
         "command": "python benchmarks/train_digit_reader.py"
         f" --steps {arguments.steps} --batch {arguments.batch} --seed {arguments.seed}",
         "data": "4,500 MNIST training digits that ship with the package, placed and distorted at random",

@@ -26,16 +26,24 @@ import torch
 from throughput import processor
 from torch import Tensor
 
-from minivdm import monitor
-from minivdm.configs import Phase, TrainConfig
-from minivdm.moving_mnist import MovingMNIST
-from minivdm.schedules import Schedule
-from minivdm.training import Trainer
+from minivdm.core.schedules import Schedule
+from minivdm.data.moving_mnist import MovingMNIST
+from minivdm.training import Trainer, monitor
+from minivdm.training.configs import Phase, TrainConfig
 
 RESULTS = Path(__file__).resolve().parent / "results"
 FRAMES, BATCH, HELD_OUT_CLIPS, LOOKS = 8, 8, 64, 5
-NETWORK = {"width": 16, "multipliers": [1], "patch": 2, "labels": 10, "middle": 0, "spatial": [False],
-           "temporal": [True], "head_channels": 16, "embedding": 32}
+NETWORK = {
+    "width": 16,
+    "multipliers": [1],
+    "patch": 2,
+    "labels": 10,
+    "middle": 0,
+    "spatial": [False],
+    "temporal": [True],
+    "head_channels": 16,
+    "embedding": 32,
+}
 ENDLESS = 10**9
 
 
@@ -56,10 +64,25 @@ def independent_times(n: int, schedule: Schedule, generator: torch.Generator) ->
 
 def base(clips: int, seed: int, changes: dict[str, Any]) -> TrainConfig:
     """The recipe of the shipped weights, scaled down: Muon, warm-up over a tenth, decay, clipping, averaging."""
-    recipe = {"name": "training-tricks", "size": 16, "frames": FRAMES, "speed": 0.45, "network": NETWORK,
-              "clips": clips, "batch": BATCH, "optimizer": "muon", "lr": 1.6e-2, "warmup": clips // 10,
-              "ema_decay": 0.98, "seed": seed, "data_seed": seed, "log_every": ENDLESS, "save_every": ENDLESS,
-              "preview_every": ENDLESS, "milestones": []}
+    recipe = {
+        "name": "training-tricks",
+        "size": 16,
+        "frames": FRAMES,
+        "speed": 0.45,
+        "network": NETWORK,
+        "clips": clips,
+        "batch": BATCH,
+        "optimizer": "muon",
+        "lr": 1.6e-2,
+        "warmup": clips // 10,
+        "ema_decay": 0.98,
+        "seed": seed,
+        "data_seed": seed,
+        "log_every": ENDLESS,
+        "save_every": ENDLESS,
+        "preview_every": ENDLESS,
+        "milestones": [],
+    }
     return TrainConfig.from_dict({**recipe, **changes})
 
 
@@ -92,8 +115,10 @@ def variants(clips: int) -> dict[str, tuple[type[Trainer], dict[str, Any]]]:
 
 def errors(trainer: Trainer, data: MovingMNIST) -> dict[str, list[float]]:
     """Held-out error of x_hat by log-SNR, with averaged and with raw weights."""
-    return {"ema": monitor.held_out(trainer.ema_denoiser, data, HELD_OUT_CLIPS)["x_error"],
-            "raw": monitor.held_out(trainer.denoiser, data, HELD_OUT_CLIPS)["x_error"]}
+    return {
+        "ema": monitor.held_out(trainer.ema_denoiser, data, HELD_OUT_CLIPS)["x_error"],
+        "raw": monitor.held_out(trainer.denoiser, data, HELD_OUT_CLIPS)["x_error"],
+    }
 
 
 def run(kind: type[Trainer], config: TrainConfig, data: MovingMNIST, looks: int) -> tuple[Trainer, dict[str, Any]]:
@@ -106,8 +131,11 @@ def run(kind: type[Trainer], config: TrainConfig, data: MovingMNIST, looks: int)
         seconds += time.process_time() - began
         curve.append({"clips": trainer.clips, **trainer.tally.read(trainer.world), **errors(trainer, data)})
     keep = ("clips", "loss", "grad_norm", "ema", "raw")
-    return trainer, {"cpu_seconds": round(seconds, 2), "steps": trainer.steps,
-                     "curve": [{key: row[key] for key in keep} for row in curve]}
+    return trainer, {
+        "cpu_seconds": round(seconds, 2),
+        "steps": trainer.steps,
+        "curve": [{key: row[key] for key in keep} for row in curve],
+    }
 
 
 def gradient_spread(trainer: Trainer, draws: int) -> dict[str, dict[str, float]]:
@@ -130,10 +158,12 @@ def gradient_spread(trainer: Trainer, draws: int) -> dict[str, dict[str, float]]
             squares += float(gradient.square().sum())
             losses.append(float(loss.mean.detach()))
         variance = (squares - float(total.square().sum()) / draws) / (draws - 1)
-        found[name] = {"loss_mean": round(float(torch.tensor(losses).mean()), 5),
-                       "loss_std": round(float(torch.tensor(losses).std()), 5),
-                       "gradient_norm_of_mean": round(float(total.norm()) / draws, 5),
-                       "gradient_std": round(variance**0.5, 5)}
+        found[name] = {
+            "loss_mean": round(float(torch.tensor(losses).mean()), 5),
+            "loss_std": round(float(torch.tensor(losses).std()), 5),
+            "gradient_norm_of_mean": round(float(total.norm()) / draws, 5),
+            "gradient_std": round(variance**0.5, 5),
+        }
     return found
 
 
@@ -141,11 +171,16 @@ def measure(seeds: int, clips: int, draws: int) -> Iterator[dict[str, Any]]:
     """All variants, seed after seed; yields what is known after each seed."""
     data = MovingMNIST(16, FRAMES, 1, 0.45, split="test", seed=1_000)
     found: dict[str, Any] = {
-        "machine": {"processor": processor(), "threads": torch.get_num_threads(),
-                    "torch": torch.__version__.split("+")[0]},
+        "machine": {
+            "processor": processor(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__.split("+")[0],
+        },
         "held_out": {"clips": HELD_OUT_CLIPS, "log_snr": list(monitor.HELD_OUT_LOG_SNR)},
-        "base": base(clips, 0, {}).to_dict(), "times": {"draws": draws},
-        "variants": {name: {"changes": changes, "runs": []} for name, (_, changes) in variants(clips).items()}}
+        "base": base(clips, 0, {}).to_dict(),
+        "times": {"draws": draws},
+        "variants": {name: {"changes": changes, "runs": []} for name, (_, changes) in variants(clips).items()},
+    }
     for seed in range(seeds):
         for name, (kind, changes) in variants(clips).items():
             looks = LOOKS if name in ("base", "no decay") else 1
@@ -154,8 +189,10 @@ def measure(seeds: int, clips: int, draws: int) -> Iterator[dict[str, Any]]:
             print(f"{name:20} seed {seed}: {row['curve'][-1]['ema']}  {row['cpu_seconds']:.1f} s", flush=True)
             if name == "base" and seed == 0:
                 found["times"] |= gradient_spread(trainer, draws)
-        done = {"command": f"python benchmarks/training_tricks.py --seeds {seed + 1} --clips {clips} --draws {draws}",
-                "seeds": seed + 1}
+        done = {
+            "command": f"python benchmarks/training_tricks.py --seeds {seed + 1} --clips {clips} --draws {draws}",
+            "seeds": seed + 1,
+        }
         yield done | found
 
 

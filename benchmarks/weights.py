@@ -3,8 +3,8 @@
     python benchmarks/weights.py [--weights moving-mnist-32] [--clips 256] [--steps 32] [--seed 0]
 
 Generates clips with every digit asked for equally often, at guidance w = 0 and w = 1, and reads them with the digit
-reader of `minivdm.metrics`; real test clips go through the same reader as the yardstick. Writes the figures into the
-weights' card and benchmarks/results/weights.json, and the README's table to benchmarks/results/weights.md
+reader of `minivdm.measure.metrics`; real test clips go through the same reader as the yardstick. Writes the figures
+into the weights' card and benchmarks/results/weights.json, and the README's table to benchmarks/results/weights.md
 (`make tables` copies it).
 """
 
@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from minivdm import build, checkpoints, metrics, monitor, pretrained, tasks
+from minivdm import tasks
+from minivdm.measure import metrics
+from minivdm.training import build, checkpoints, monitor, pretrained
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 32
@@ -59,18 +61,26 @@ def measure(name: str, clips: int, steps: int, seed: int, weights: tuple[float, 
             parts.append(videos.clamp(-1, 1))
         rows[f"generated, w = {w:g}"] = judged(torch.cat(parts), labels)
     command = f"python benchmarks/weights.py --weights {name} --clips {clips} --steps {steps} --seed {seed}"
-    return {"command": command, "sampler": f"DDIM, {steps} steps", "seed": seed,
-            "hardware": monitor.hardware(torch.device("cpu")), "rows": rows}
+    return {
+        "command": command,
+        "sampler": f"DDIM, {steps} steps",
+        "seed": seed,
+        "hardware": monitor.hardware(torch.device("cpu")),
+        "rows": rows,
+    }
 
 
 def table(name: str, figures: dict) -> str:
     """The figures as the README shows them."""
+
     def share(entry: dict) -> str:
         low, high = entry["interval"]
         return f"{100 * entry['share']:.1f} % ({100 * low:.0f}–{100 * high:.0f})"
 
-    lines = ["| | requested digit found | same digit in every frame | distance from straight motion, px |",
-             "|---|---|---|---|"]
+    lines = [
+        "| | requested digit found | same digit in every frame | distance from straight motion, px |",
+        "|---|---|---|---|",
+    ]
     for row, entry in figures["rows"].items():
         track = entry.get("track_deviation_px")
         far = f"{track['median']:.2f} ({track['quartiles'][0]:.2f}–{track['quartiles'][1]:.2f})" if track else ""
@@ -79,7 +89,8 @@ def table(name: str, figures: dict) -> str:
     return "\n".join(lines) + (
         f"\n\n`{name}`, {count} clips a row, {figures['sampler']}, seed {figures['seed']}; in brackets 95 % intervals, "
         f"in the last column quartiles of the legible clips. Digits drawn at whole pixels leave 0.4 px by themselves. "
-        f"Command: `{figures['command']}`.\n")
+        f"Command: `{figures['command']}`.\n"
+    )
 
 
 def main() -> None:

@@ -1,0 +1,100 @@
+"""`python -m minivdm doctor`: what is here, what is missing, and what to do about it. Runs even without torch."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import sys
+
+#: Packages by what they are for, should the package's own list of requirements not be readable.
+NEEDED = ("torch", "numpy", "einops", "safetensors", "tqdm", "pillow", "pooch")
+
+
+def report() -> tuple[list[str], bool]:
+    """Lines to print, and whether everything that the package needs is there."""
+    lines = [
+        f"machine   {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        f"python    {platform.python_version()} ({sys.prefix})",
+    ]
+    healthy = True
+    found, missing = _packages()
+    lines.append("packages  " + ", ".join(found))
+    if missing:
+        healthy = False
+        lines.append(f"          MISSING: {', '.join(missing)}. Run `make setup`, or: pip install --editable .")
+    if any(item.split()[0] == "torch" for item in missing):
+        return lines, False
+    for section in (_device, _data, _weights):
+        try:
+            said, good = section()
+        except Exception as error:  # a diagnosis goes on to the next organ
+            said, good = [f"{section.__name__[1:]:9} FAILED: {type(error).__name__}: {error}"], False
+        lines += said
+        healthy = healthy and good
+    lines.append("all is well" if healthy else "something is missing: see the lines in capitals")
+    return lines, healthy
+
+
+def _packages() -> tuple[list[str], list[str]]:
+    try:
+        listed = importlib.metadata.requires("minivdm") or []
+        names = [re.split(r"[ ;<>=!~\[(]", item)[0] for item in listed if "extra ==" not in item]
+    except importlib.metadata.PackageNotFoundError:
+        names = []
+    found, missing = [], []
+    for name in names or NEEDED:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    return found, missing
+
+
+def _device() -> tuple[list[str], bool]:
+    import torch
+
+    lines = []
+    for index in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(index)
+        bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: train with --set precision=float32"
+        lines.append(f"device    cuda:{index} {about.name}, {about.total_memory / 2**30:.0f} GiB, {bf16}")
+    if torch.backends.mps.is_available():
+        lines.append("device    mps (Apple GPU)")
+    if not lines:
+        hint = "" if platform.system() == "Darwin" else "; if there is a GPU, see the README on installing torch for it"
+        lines.append(f"device    cpu, {torch.get_num_threads()} threads{hint}")
+    if os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive" and not torch.cuda.is_available():
+        lines.append("          OMP_WAIT_POLICY=passive is not set: slow wherever something else runs beside")
+    return lines, True
+
+
+def _data() -> tuple[list[str], bool]:
+    from minivdm.data import fetch, files
+
+    train, test = (len(files.load_digits(None, split).labels) for split in ("train", "test"))
+    lines = [f"data      {train:,} + {test:,} MNIST digits that ship with the package"]
+    for name, (_, wanted) in fetch.SOURCES.items():
+        folder = fetch.cache_folder(name)
+        here = all((folder / file).exists() for file in wanted)
+        state = "cached" if here else "not fetched (optional; fetched when first asked for)"
+        lines.append(f"          {name}: {state}")
+    return lines, True
+
+
+def _weights() -> tuple[list[str], bool]:
+    from minivdm.training import checkpoints, pretrained
+
+    lines, good = [], True
+    for name in pretrained.available():
+        card = pretrained.card(name)
+        try:
+            checkpoints.read_tensors(pretrained.FOLDER / f"{name}.safetensors", card["sha256"])
+            state = f"{card.get('clips', 0):,} clips seen, checksum right"
+        except (checkpoints.DamagedCheckpoint, KeyError):
+            state, good = "DAMAGED: check out minivdm/weights again, or install the package again", False
+        lines.append(f"weights   {name}: {state}")
+    if not lines:
+        lines, good = ["weights   NONE ship here: python -m minivdm train, then python -m minivdm export DIR"], False
+    return lines, good

@@ -1,0 +1,72 @@
+r"""Where a sampler stops on its way: (steps, schedule) -> times (steps + 1,), decreasing to 0, float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+from minivdm.core.schedules import Schedule, as_time
+
+Grid = Callable[[int, Schedule], Tensor]
+
+
+def uniform_in_t(steps: int, schedule: Schedule) -> Tensor:
+    """Equal steps of t from 1 to 0, float64."""
+    return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+
+
+def uniform_in_log_snr(steps: int, schedule: Schedule) -> Tensor:
+    """Equal steps of lambda from t = 1 down to the schedule's t_min; the last time is 0 (Lu et al. 2022)."""
+    log_snr = schedule.log_snr(torch.tensor([1.0, schedule.t_min], dtype=torch.float64))
+    weight = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    times = schedule.time(log_snr[0] + weight * (log_snr[1] - log_snr[0]))
+    times[0], times[-1] = 1.0, 0.0
+    return times
+
+
+def karras(
+    steps: int,
+    schedule: Schedule,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    rho: float = 7.0,
+) -> Tensor:
+    """Times at which (sigma / alpha)^{1 / rho} falls in equal steps from sigma_max to sigma_min; then 0.
+
+    Karras et al. 2022, eq 5. The ends are confined to what the schedule reaches, and the grid may start
+    below t = 1.
+    """
+    if not 0 < sigma_min < sigma_max:
+        raise ValueError(f"expected 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+    ends = schedule.log_snr(torch.tensor([1.0, schedule.t_min], dtype=torch.float64))
+    high, low = (torch.exp(-ends / 2)).tolist()
+    high, low = min(sigma_max, high) ** (1 / rho), max(sigma_min, low) ** (1 / rho)
+    sigmas = torch.linspace(high, low, steps, dtype=torch.float64) ** rho
+    times = schedule.time(-2 * sigmas.log()).clamp(0, 1)
+    return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
+
+
+def as_grid(times: Tensor | Sequence[float]) -> Tensor:
+    """Times as a float64 tensor on the CPU; ValueError unless they strictly decrease, two or more."""
+    times = as_time(times.cpu() if isinstance(times, Tensor) else times)
+    if times.ndim != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
+        raise ValueError(f"expected a strictly decreasing grid of two times or more, got {times.tolist()}")
+    return times
+
+
+def times_of(grid: Grid | Tensor | Sequence[float], steps: int | None, schedule: Schedule) -> Tensor:
+    """The times of a grid, whether it is a function (steps, schedule) -> times or the times themselves.
+
+    ValueError where there is no step, where the times do not decrease, or where they are not `steps` steps.
+    """
+    if callable(grid):
+        if not isinstance(steps, Integral) or steps < 1:
+            raise ValueError(f"expected at least one step, got steps={steps}")
+        grid = grid(int(steps), schedule)
+    times = as_grid(grid)
+    if steps not in (None, len(times) - 1):
+        raise ValueError(f"expected a grid of {steps} steps, got one of {len(times) - 1}")
+    return times

@@ -1,0 +1,1 @@
+"""What only lessons and exercises need: notebook (pictures, players, sliders) and checks (of exercises)."""

@@ -1,0 +1,458 @@
+"""Checks of assignment 06: steps from noise to data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minivdm.core import gaussian, ode
+from minivdm.core.guidance import Guided
+from minivdm.core.schedules import CosineSchedule, LinearSchedule, Schedule, SubVPSchedule
+from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, ordered_pair, uniform, video
+from minivdm.course.checks.likelihoods import hutchinson_variances, log_likelihood
+
+__all__ = [
+    "ancestral_step",
+    "any_noise_step",
+    "clipped_ddim_step",
+    "ddim_step",
+    "dpm_solver_step",
+    "hutchinson_variances",
+    "karras_step",
+    "langevin_step",
+    "log_likelihood",
+]
+
+COSINE, LINEAR = CosineSchedule(), LinearSchedule()
+
+
+# ---- DDIM ----------------------------------------------------------------------------------------------------
+
+
+def _scales(schedule: Schedule, t: Any) -> tuple[Tensor, Tensor]:
+    return schedule.alpha(t), schedule.sigma(t)
+
+
+def _three(g: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    return [video(g, *shape, dtype=dtype) for _ in range(3)]
+
+
+def _ddim_cases(seed: int) -> Iterator[Case]:
+    g = generator(seed)
+    s, t = ordered_pair(g)
+    for dtype in (torch.float64, torch.float32):
+        z, x_hat = video(g, dtype=dtype), video(g, dtype=dtype)
+        scales = [*_scales(COSINE, t), *_scales(COSINE, s)]
+        yield Case(f"{name_of(dtype)}, clips of 3 frames", (z, x_hat, *scales))
+    z, x_hat = video(g, 5, 1, 1, 2, 2), video(g, 5, 1, 1, 2, 2)
+    yield Case("one frame, from t = 1", (z, x_hat, *_scales(COSINE, 1.0), *_scales(COSINE, t)))
+    yield Case("to t = 0", (z, x_hat, *_scales(COSINE, t), *_scales(COSINE, 0.0)))
+    yield Case(
+        "points of a plane, variance exploding",
+        (video(g, 6, 2), video(g, 6, 2), *torch.tensor([1.0, 1.0 + t, 1.0, s], dtype=torch.float64)),
+    )
+
+
+def _ddim(z: Tensor, x_hat: Tensor, alpha_t: Tensor, sigma_t: Tensor, alpha_s: Tensor, sigma_s: Tensor) -> Tensor:
+    eps_hat = (z - alpha_t * x_hat) / sigma_t
+    return alpha_s * x_hat + sigma_s * eps_hat
+
+
+ddim_step = Check(
+    "ddim_step",
+    _ddim,
+    _ddim_cases,
+    [
+        Wrong(
+            lambda z, x, at, st, as_, ss: at * x + st * (z - as_ * x) / ss,
+            "your step ends at t, not at s: did you swap s and t?",
+        ),
+        Wrong(
+            lambda z, x, at, st, as_, ss: as_ * x + ss * (z - at * x),
+            "your eps_hat is not divided by sigma_t: solve z = alpha_t x_hat + sigma_t eps_hat for it.",
+        ),
+        Wrong(
+            lambda z, x, at, st, as_, ss: as_ * x + ss * (z - at * x) / st**2,
+            "your eps_hat is divided by sigma_t²; that is minus the score. The noise is divided by sigma_t.",
+        ),
+        Wrong(
+            lambda z, x, at, st, as_, ss: as_ * x - ss * (z - at * x) / st,
+            "the sign of your eps_hat is wrong: what is left of z when the signal alpha_t x_hat is taken away?",
+        ),
+        Wrong(
+            lambda z, x, at, st, as_, ss: as_ * x + ss**2 * (z - at * x) / st,
+            "you scale the noise by sigma_s²; a standard deviation, sigma_s, belongs there.",
+        ),
+        Wrong(
+            lambda z, x, at, st, as_, ss: x + ss * (z - at * x) / st,
+            "the signal has scale alpha_s at time s; you left it at scale 1.",
+        ),
+    ],
+)
+
+
+# ---- ancestral -----------------------------------------------------------------------------------------------
+
+
+def _ancestral_cases(seed: int) -> Iterator[Case]:
+    g = generator(seed)
+    s, t = ordered_pair(g)
+    for dtype in (torch.float64, torch.float32):
+        yield Case(f"{name_of(dtype)}, gamma = 0", (*_three(g, dtype=dtype), s, t, COSINE, 0.0))
+    z, x, noise = _three(g, 4, 1, 1, 3, 3)
+    yield Case("one frame, gamma = 1", (z, x, noise, s, t, COSINE, 1.0))
+    yield Case("gamma = 0.3, linear schedule", (z, x, noise, s, t, LINEAR, 0.3))
+    yield Case("from t = 1, gamma = 0.5", (z, x, noise, t, 1.0, COSINE, 0.5))
+
+
+def _ancestral(
+    z: Tensor,
+    x_hat: Tensor,
+    noise: Tensor,
+    s: float,
+    t: float,
+    schedule: Schedule,
+    gamma: float,
+    std: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
+    mean, small = gaussian.posterior(z, x_hat, s, t, schedule)
+    large = gaussian.transition(s, t, schedule).variance
+    scale = (small ** (1 - gamma) * large**gamma).sqrt() if std is None else std(small, large)
+    return mean + gaussian.expand(scale, z) * noise
+
+
+def _mixed(mix: Callable[[Tensor, Tensor, float], Tensor]) -> Callable[..., Tensor]:
+    return lambda z, x, e, s, t, schedule, gamma: _ancestral(
+        z, x, e, s, t, schedule, gamma, lambda small, large: mix(small, large, gamma)
+    )
+
+
+ancestral_step = Check(
+    "ancestral_step",
+    _ancestral,
+    _ancestral_cases,
+    [
+        Wrong(
+            _mixed(lambda small, large, g: small ** (1 - g) * large**g),
+            "you multiply the noise by a variance; its root, the standard deviation, belongs there.",
+        ),
+        Wrong(
+            _mixed(lambda small, large, g: (small**g * large ** (1 - g)).sqrt()),
+            "gamma = 0 should give the posterior's variance, the smaller one; you have the two exchanged.",
+        ),
+        Wrong(
+            _mixed(lambda small, large, g: ((1 - g) * small + g * large).sqrt()),
+            "gamma interpolates the logarithms of the variances (a geometric mean), not the variances.",
+        ),
+        Wrong(
+            _mixed(lambda small, large, g: large.sqrt()),
+            "your variance is σ²_{t|s} whatever gamma is; VDM eq 4 also needs σ̃² of the posterior.",
+        ),
+        Wrong(
+            _mixed(lambda small, large, g: torch.zeros_like(small)),
+            "you return the mean alone: a step without its noise loses variance at every level.",
+        ),
+        Wrong(
+            lambda z, x, e, s, t, schedule, gamma: schedule.alpha(s) * x + schedule.sigma(s) * e,
+            "you noise x_hat anew to level s; the mean of the posterior also keeps a share of z_t.",
+        ),
+    ],
+)
+
+
+# ---- clipping ------------------------------------------------------------------------------------------------
+
+
+def _clip_cases(seed: int) -> Iterator[Case]:
+    g = generator(seed)
+    s, t = ordered_pair(g)
+    scales = [*_scales(COSINE, t), *_scales(COSINE, s)]
+    for dtype in (torch.float64, torch.float32):
+        z, x_hat = video(g, dtype=dtype), 3 * video(g, dtype=dtype)
+        yield Case(f"{name_of(dtype)}, values in [-1, 1]", (z, x_hat, -1.0, 1.0, *scales))
+    z, x_hat = video(g, 1, 3, 1, 3, 3), 3 * video(g, 1, 3, 1, 3, 3)
+    yield Case("one frame, values in [0, 1], to t = 0", (z, x_hat, 0.0, 1.0, *scales[:2], *_scales(COSINE, 0.0)))
+    yield Case("nothing to clip", (z, x_hat.tanh(), -1.0, 1.0, *scales))
+    z, x_hat = video(g, 6, 2), 3 * video(g, 6, 2)
+    yield Case("points of a plane, from t = 1", (z, x_hat, -2.0, 2.0, *_scales(COSINE, 1.0), *scales[2:]))
+
+
+clipped_ddim_step = Check(
+    "clipped_ddim_step",
+    lambda z, x, low, high, *scales: _ddim(z, x.clamp(low, high), *scales),
+    _clip_cases,
+    [
+        Wrong(
+            lambda z, x, low, high, *scales: _ddim(z, x, *scales) + scales[2] * (x.clamp(low, high) - x),
+            "your eps_hat is that of x_hat before it was clipped: they no longer add up to z_t.",
+        ),
+        Wrong(lambda z, x, low, high, *scales: _ddim(z, x, *scales), "this is DDIM without any clipping."),
+        Wrong(
+            lambda z, x, low, high, *scales: _ddim(z, x, *scales).clamp(low, high),
+            "you clip z_s, which is noisy and may have any value; only the estimate of clean values has a range.",
+        ),
+        Wrong(
+            lambda z, x, low, high, *scales: _ddim(z, x.clamp(-1, 1), *scales),
+            "you clip to [-1, 1] whatever low and high are.",
+        ),
+        Wrong(
+            lambda z, x, low, high, *scales: (
+                _ddim(z, x.clamp(low, high), *scales) + scales[2] * (x - x.clamp(low, high))
+            ),
+            "your eps_hat belongs to the clipped estimate, but the signal of your z_s is still the old one.",
+        ),
+    ],
+)
+
+
+# ---- Langevin ------------------------------------------------------------------------------------------------
+
+
+def _langevin_cases(seed: int) -> Iterator[Case]:
+    g = generator(seed)
+    t, delta = uniform(g, 0.2, 0.8).item(), uniform(g, 0.05, 0.3).item()
+    for dtype in (torch.float64, torch.float32):
+        yield Case(f"{name_of(dtype)}, clips of 3 frames", (*_three(g, dtype=dtype), *_scales(COSINE, t), delta))
+    yield Case("one frame, at t = 1", (*_three(g, 1, 1, 1, 3, 3), *_scales(COSINE, 1.0), 0.1))
+    scales = torch.tensor([1.0, 2.5], dtype=torch.float64)
+    yield Case("points of a plane, variance exploding", (*_three(g, 6, 2), *scales, delta))
+
+
+def _langevin(z: Tensor, x_hat: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor, delta: float) -> Tensor:
+    score = gaussian.score_from_x(z, x_hat, alpha, sigma)
+    length = delta * sigma**2
+    return z + length / 2 * score + length.sqrt() * noise
+
+
+def _pulled(pull: Callable[..., Any], spread: Callable[..., Any]) -> Callable[..., Tensor]:
+    """z - pull(sigma, delta) eps_hat + spread(sigma, delta) noise."""
+    return lambda z, x, e, a, s, d: z - pull(s, d) * (z - a * x) / s + spread(s, d) * e
+
+
+langevin_step = Check(
+    "langevin_step",
+    _langevin,
+    _langevin_cases,
+    [
+        Wrong(
+            _pulled(lambda s, d: -d * s / 2, lambda s, d: d**0.5 * s),
+            "your step walks away from likely places: the score is minus eps_hat over sigma.",
+        ),
+        Wrong(
+            _pulled(lambda s, d: d * s, lambda s, d: d**0.5 * s),
+            "your pull is twice too strong: the drift that keeps q_s is half of the score.",
+        ),
+        Wrong(
+            _pulled(lambda s, d: d * s / 2, lambda s, d: d * s),
+            "a Brownian motion spreads with the root of the step's length: is your noise scaled by delta?",
+        ),
+        Wrong(
+            _pulled(lambda s, d: d * s / 2, lambda s, d: 0.0),
+            "your step adds no noise: then it climbs to the peaks of the density instead of sampling it.",
+        ),
+    ],
+)
+
+
+# ---- Heun, variance exploding --------------------------------------------------------------------------------
+
+
+def _karras_cases(seed: int) -> Iterator[Case]:
+    g = generator(seed)
+    low, high = ordered_pair(g, 0.3, 3.0)
+    c = uniform(g, 0.2, 0.6).item()
+
+    def single(z: Tensor, sigma: float) -> Tensor:  # N(0.1, c), value by value
+        return 0.1 + c / (c + sigma**2) * (z - 0.1)
+
+    def coupled(z: Tensor, sigma: float) -> Tensor:
+        return torch.tanh(z + 0.5 * z.roll(1, -1)) / (1 + sigma)
+
+    for dtype in (torch.float64, torch.float32):
+        yield Case(f"{name_of(dtype)}, clips of 3 frames", (single, high * video(g, dtype=dtype), high, low))
+    yield Case("points, values that depend on each other", (coupled, high * video(g, 6, 3), high, low))
+    yield Case("one frame, to sigma = 0", (coupled, low * video(g, 1, 1, 1, 3, 3), low, 0.0))
+
+
+def _slope(denoise: Callable[..., Tensor], z: Tensor, sigma: float) -> Tensor:
+    return (z - denoise(z, sigma)) / sigma
+
+
+def _heun(mean: Callable[..., Tensor], guarded: bool = True) -> Callable[..., Tensor]:
+    """Heun with any second half: mean(denoise, z, high, low, slope at z, where Euler lands)."""
+
+    def answer(denoise: Callable[..., Tensor], z: Tensor, high: float, low: float) -> Tensor:
+        first = _slope(denoise, z, high)
+        end = z + (low - high) * first
+        if low == 0:
+            return end if guarded else torch.full_like(z, torch.nan)
+        return z + (low - high) * mean(denoise, z, high, low, first, end)
+
+    return answer
+
+
+_karras = _heun(lambda denoise, z, high, low, first, end: (first + _slope(denoise, end, low)) / 2)
+karras_step = Check(
+    "karras_step",
+    _karras,
+    _karras_cases,
+    [
+        Wrong(
+            _heun(lambda denoise, z, high, low, first, end: first),
+            "this is Euler's step, which is DDIM here; Heun looks at the slope where it lands, and averages.",
+        ),
+        Wrong(
+            _heun(lambda denoise, z, high, low, first, end: (first + _slope(denoise, z, low)) / 2),
+            "your second slope is taken at the old z; it belongs to the point where Euler's step lands.",
+        ),
+        Wrong(
+            _heun(lambda denoise, z, high, low, first, end: (first + _slope(denoise, end, high)) / 2),
+            "your second slope is taken at the old noise level; Euler's step lands at sigma_s.",
+        ),
+        Wrong(
+            _heun(lambda denoise, z, high, low, first, end: _slope(denoise, end, low)),
+            "you redo the step with the second slope alone; Heun takes the mean of both.",
+        ),
+        Wrong(
+            _heun(lambda denoise, z, high, low, first, end: (first + _slope(denoise, end, low)) / 2, guarded=False),
+            "at sigma_s = 0 the second slope would be 0 / 0: where the step ends at clean data, leave it out.",
+        ),
+        Wrong(
+            lambda denoise, z, high, low: 2 * z - _karras(denoise, z, high, low),
+            "your step goes towards more noise: sigma changes by sigma_s − sigma_t, a negative number.",
+        ),
+    ],
+)
+
+
+# ---- DPM-Solver++(2M) ----------------------------------------------------------------------------------------
+
+
+def _dpm_cases(seed: int) -> Iterator[Case]:
+    g = generator(seed)
+    s, t = ordered_pair(g, 0.1, 0.7)
+    r = t + uniform(g, 0.05, 0.2).item()
+    for dtype in (torch.float64, torch.float32):
+        yield Case(f"{name_of(dtype)}, clips of 3 frames", (*_three(g, dtype=dtype), (r, t, s), COSINE))
+    yield Case("one frame, the last step began at t = 1", (*_three(g, 1, 1, 1, 3, 3), (1.0, t, s), COSINE))
+    yield Case("points, sub-variance-preserving", (*_three(g, 6, 2), (r, t, s), SubVPSchedule()))
+    z, x_hat = video(g, 4, 2), video(g, 4, 2)
+    yield Case("x_hat did not change", (z, x_hat, x_hat.clone(), (r, t, s), COSINE))
+
+
+def _dpm(z: Tensor, x_hat: Tensor, last: Tensor, times: tuple[float, float, float], schedule: Schedule) -> Tensor:
+    r, t, s = times
+    solver = ode.DPMSolverPlusPlus2M()
+    solver(Guided(lambda *_: last, schedule), z, r, t)
+    return solver(Guided(lambda *_: x_hat, schedule), z, t, s)
+
+
+def _two_step(guess: Callable[..., Tensor], half: float = 0.5) -> Callable[..., Tensor]:
+    """(6.14) with guess(x_hat, last, h, h') in the brackets, and l = half * lambda."""
+
+    def answer(z: Tensor, x: Tensor, last: Tensor, times: tuple[float, float, float], schedule: Schedule) -> Tensor:
+        r, t, s = times
+        before, now, then = (half * schedule.log_snr(u) for u in times)
+        ratio = schedule.sigma(s) / schedule.sigma(t)
+        return ratio * z + schedule.alpha(s) * (1 - torch.exp(now - then)) * guess(x, last, then - now, now - before)
+
+    return answer
+
+
+dpm_solver_step = Check(
+    "dpm_solver_step",
+    _dpm,
+    _dpm_cases,
+    [
+        Wrong(_two_step(lambda x, last, h, k: x), "this is DDIM: x_hat of the last step is not used."),
+        Wrong(
+            _two_step(lambda x, last, h, k: x + h / k * (x - last)),
+            "you extrapolate to the end of the step; the mean over the step is wanted, half as far.",
+        ),
+        Wrong(
+            _two_step(lambda x, last, h, k: x + k / (2 * h) * (x - last)),
+            "your ratio of step lengths is upside down: a long step has to extrapolate further than a short one.",
+        ),
+        Wrong(
+            _two_step(lambda x, last, h, k: x - h / (2 * k) * (x - last)),
+            "you extrapolate backwards: x_hat goes on as it went from the last step to this one.",
+        ),
+        Wrong(
+            _two_step(lambda x, last, h, k: x + (x - last) / 2),
+            "your extrapolation takes both steps for equally long; in half the log-SNR they are not.",
+        ),
+        Wrong(
+            _two_step(lambda x, last, h, k: x + h / (2 * k) * (x - last), half=1.0),
+            "you measure the steps in lambda; here h is a difference of half the log-SNR.",
+        ),
+    ],
+)
+
+
+# ---- any amount of noise -------------------------------------------------------------------------------------
+
+
+def _any_cases(seed: int) -> Iterator[Case]:
+    g = generator(seed)
+    s, t = ordered_pair(g, 0.2, 0.8)
+    kappa = uniform(g, 0.3, 0.7).item()
+    for dtype in (torch.float64, torch.float32):
+        yield Case(f"{name_of(dtype)}, kappa = {kappa:.2f}", (*_three(g, dtype=dtype), t, s, LINEAR, kappa))
+    yield Case("one frame, kappa = 0", (*_three(g, 1, 1, 1, 3, 3), t, s, COSINE, 0.0))
+    yield Case("points, kappa = 1, from t = 1", (*_three(g, 6, 2), 1.0, t, LINEAR, 1.0))
+    yield Case("points, kappa = 1.5, sub-variance-preserving", (*_three(g, 6, 2), t, s, SubVPSchedule(), 1.5))
+
+
+def _any(
+    z: Tensor,
+    x_hat: Tensor,
+    noise: Tensor,
+    t: float,
+    s: float,
+    schedule: Schedule,
+    kappa: float,
+    *,
+    pull: float | None = None,
+    spread: float | None = None,
+    drift: float = 1.0,
+    power: int = 2,
+) -> Tensor:
+    """z + drift * (t - s) * (-f z) + (t - s) pull g² score + spread g noise, by default as in (6.2)."""
+    length = t - s
+    pull = (1 + kappa**2) / 2 if pull is None else pull
+    spread = kappa * length**0.5 if spread is None else spread
+    f, g = schedule.drift(t), schedule.diffusion(t)
+    score = (schedule.alpha(t) * x_hat - z) / schedule.sigma(t) ** power
+    return z - drift * length * f * z + length * pull * g**2 * score + spread * g * noise
+
+
+any_noise_step = Check(
+    "any_noise_step",
+    _any,
+    _any_cases,
+    [
+        Wrong(
+            lambda *a: _any(*a, pull=1.0),
+            "your pull along the score is that of the reverse SDE, whatever kappa is: less noise needs less pull.",
+        ),
+        Wrong(
+            lambda *a: _any(*a, pull=(1 + a[-1]) / 2), "rho enters the drift of (6.2) as a square, and so does kappa."
+        ),
+        Wrong(
+            lambda *a: _any(*a, pull=-(1 + a[-1] ** 2) / 2, drift=-1.0),
+            "the sign of your drift is that of a step forwards in time; dt is s − t here, a negative number.",
+        ),
+        Wrong(
+            lambda *a: _any(*a, spread=a[-1] * (a[3] - a[4])),
+            "your noise grows with the length of the step; a Brownian motion spreads with its root.",
+        ),
+        Wrong(
+            lambda *a: _any(*a, spread=(a[3] - a[4]) ** 0.5),
+            "your noise is that of the reverse SDE, whatever kappa is: rho is kappa times g.",
+        ),
+        Wrong(lambda *a: _any(*a, power=1), "you took −eps_hat for the score; that is divided by sigma once more."),
+    ],
+)

@@ -1,0 +1,472 @@
+"""Checks of assignment 11: what an observation fixes, and who fills in the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from minivdm.core import guidance, observe
+from minivdm.core.schedules import CosineSchedule, Schedule, VESchedule
+from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video, while_sampling
+from minivdm.exact.worlds import GaussianMixture, GaussianVideo
+
+COSINE = CosineSchedule()
+
+# ---- the camera ----------------------------------------------------------------------------------------------
+
+
+def _camera_cases(seed: int) -> Iterator[Case]:
+    g = generator(seed)
+    for dtype in (torch.float64, torch.float32):
+        yield Case(f"{name_of(dtype)}, 2x2 pixels, every frame", (video(g, 2, 1, 3, 4, 6, dtype=dtype), 2, 1))
+    yield Case("2x2 pixels of three channels, every second of 5 frames", (video(g, 2, 3, 5, 4, 6), 2, 2))
+    yield Case("4x4 pixels, every third of 6 frames", (video(g, 1, 1, 6, 8, 4), 4, 3))
+    yield Case("all pixels, every second of 4 frames", (video(g, 3, 1, 4, 3, 5), 1, 2))
+    yield Case("one frame, a block that is the whole of it", (video(g, 2, 2, 1, 3, 3), 3, 2))
+
+
+def _camera(x: Tensor, space: int, every: int) -> Tensor:
+    return observe.Downsample(space, every)(x)
+
+
+def _frames_mean(x: Tensor, space: int, every: int) -> Tensor:
+    kept = [x[:, :, i : i + every].mean(2) for i in range(0, x.shape[2], every)]
+    return _camera(torch.stack(kept, 2), space, 1)
+
+
+downsample = Check(
+    "downsample",
+    _camera,
+    _camera_cases,
+    [
+        Wrong(
+            lambda x, k, n: _camera(x, k, n) * k**2, "you add the pixels of a block up; this camera takes their mean."
+        ),
+        Wrong(
+            lambda x, k, n: x[:, :, ::n, ::k, ::k],
+            "you keep one pixel of each block; this camera takes the mean of all of them.",
+        ),
+        Wrong(_frames_mean, "frames are dropped, not averaged: only pixels share a block."),
+        Wrong(
+            lambda x, k, n: _camera(x[:, :, n - 1 :], k, n) if x.shape[2] >= n else _camera(x[:, :, -1:], k, n),
+            "you keep the last frame of every group; the first one, frame 0, belongs to what is seen.",
+        ),
+        Wrong(
+            lambda x, k, n: _camera(x[:, :, : -(-x.shape[2] // n)], k, 1),
+            "you keep as many frames as there should be, but the leading ones instead of every `every`-th.",
+        ),
+    ],
+)
+
+
+# ---- projection ----------------------------------------------------------------------------------------------
+
+
+def _project_cases(seed: int) -> Iterator[Case]:
+    g = generator(seed)
+    for dtype in (torch.float64, torch.float32):
+        x_hat, x = (video(g, 2, 1, 3, 4, 6, dtype=dtype) for _ in range(2))
+        yield Case(f"{name_of(dtype)}, 2x2 pixels, every frame", (x_hat, _camera(x, 2, 1), 2, 1))
+    yield Case(
+        "2x2 pixels, every second of 5 frames", (video(g, 2, 3, 5, 4, 6), _camera(video(g, 2, 3, 5, 4, 6), 2, 2), 2, 2)
+    )
+    yield Case(
+        "4x4 pixels, every third of 6 frames", (video(g, 1, 1, 6, 8, 4), _camera(video(g, 1, 1, 6, 8, 4), 4, 3), 4, 3)
+    )
+    yield Case("all pixels, every second of 4 frames", (video(g, 3, 1, 4, 3, 5), video(g, 3, 1, 2, 3, 5), 1, 2))
+    x_hat = video(g, 2, 1, 2, 4, 4)
+    yield Case("an estimate that agrees with y already", (x_hat, _camera(x_hat, 2, 1), 2, 1))
+
+
+def _written(values: Tensor, space: int, every: int, like: Tensor) -> Tensor:
+    """Each value into all pixels of its block, 0 into the frames between."""
+    made = torch.zeros_like(like)
+    made[:, :, ::every] = functional.interpolate(values, scale_factor=(1, space, space), mode="nearest")
+    return made
+
+
+def _project(x_hat: Tensor, y: Tensor, space: int, every: int) -> Tensor:
+    return x_hat + _written(y - _camera(x_hat, space, every), space, every, x_hat)
+
+
+def _corner(x_hat: Tensor, y: Tensor, space: int, every: int) -> Tensor:
+    made = x_hat.clone()
+    made[:, :, ::every, ::space, ::space] += (y - _camera(x_hat, space, every)) * space**2
+    return made
+
+
+def _spread_in_time(x_hat: Tensor, y: Tensor, space: int, every: int) -> Tensor:
+    residual = (y - _camera(x_hat, space, every)).repeat_interleave(every, 2)[:, :, : x_hat.shape[2]]
+    return x_hat + _written(residual, space, 1, x_hat)
+
+
+project = Check(
+    "project",
+    _project,
+    _project_cases,
+    [
+        Wrong(
+            lambda x, y, k, n: x + _written(y - _camera(x, k, n), k, n, x) / k**2,
+            "you write with the transpose of D, 1/k² of the residual; the pseudo-inverse writes a block's mean into "
+            "each of its pixels.",
+        ),
+        Wrong(
+            lambda x, y, k, n: x - _written(y - _camera(x, k, n), k, n, x),
+            "the sign is wrong: after the projection D x must be y, but you go away from it.",
+        ),
+        Wrong(
+            lambda x, y, k, n: torch.where(_written(torch.ones_like(y), k, n, x) > 0, _written(y, k, n, x), x),
+            "you put y itself into the seen frames, which erases the details that the estimate has inside the "
+            "blocks; only the seen part is to be replaced.",
+        ),
+        Wrong(
+            lambda x, y, k, n: _written(y, k, n, x), "that is the seen part alone; the unseen part of x_hat is missing."
+        ),
+        Wrong(
+            lambda x, y, k, n: x + _written(y, k, n, x),
+            "you add what was seen, without taking away what the estimate would show in its place.",
+        ),
+        Wrong(
+            _corner,
+            "D x is y now, but you changed one pixel of each block alone; the pseudo-inverse spreads the "
+            "residual evenly, the smallest change that does it.",
+        ),
+        Wrong(_spread_in_time, "frames that were not observed belong to the unseen part: leave them as they are."),
+    ],
+)
+
+
+# ---- eq 8 ----------------------------------------------------------------------------------------------------
+
+
+class _Bent:
+    """A denoiser that is no exact one, (z, t) -> like z: not linear, not symmetric, each sample by itself."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+
+    def __call__(self, z: Tensor, t: Any) -> Tensor:
+        flat = z.flatten(1)
+        return (torch.tanh(flat + 0.5 * flat.roll(1, 1)) + 0.3 * flat.roll(2, 1) ** 2).reshape(z.shape)
+
+
+def _eq_8_cases(seed: int) -> Iterator[Case]:
+    g = generator(seed)
+    t = float(uniform(g, 0.3, 0.7))
+    for dtype in (torch.float64, torch.float32):
+        world = GaussianVideo(3, 0.9, (2, 4), 0.8)
+        z, x = (video(g, 2, 1, 3, 2, 4, dtype=dtype) for _ in range(2))
+        yield Case(
+            f"{name_of(dtype)}, Gaussian videos, 2x2 pixels of every second frame",
+            (world.denoiser(COSINE), observe.Downsample(2, 2), observe.Downsample(2, 2)(x), z, t, 4.0),
+        )
+    z, low = video(g, 3, 2, 1, 4, 4), observe.Downsample(2)
+    yield Case(
+        "a denoiser that is not linear, one frame, one y for all samples",
+        (_Bent(COSINE), low, low(video(g, 1, 2, 1, 4, 4)), z, t, 0.7),
+    )
+    mask = torch.rand(2, 3, 3, generator=g) < 0.5
+    mask[0, 0, 0], mask[1, 0, 0] = True, False
+    pixels = observe.Pixels(mask)
+    yield Case(
+        "inpainting: y holds the pixels outside a mask",
+        (_Bent(COSINE), pixels, pixels(video(g, 2, 1, 2, 3, 3)), video(g, 2, 1, 2, 3, 3), t, 1.0),
+    )
+    ring = GaussianMixture.ring()
+    yield Case(
+        "points of a plane, variance exploding, y is their first coordinate",
+        (ring.denoiser(VESchedule()), lambda x: x[:, :1], video(g, 4, 1), video(g, 4, 2), t, 1.0),
+    )
+    yield Case("weight 0", (_Bent(COSINE), low, low(z), z, t, 0.0))
+
+
+def _eq_8(denoise: Any, see: Callable[[Tensor], Tensor], y: Tensor, z: Tensor, t: float, weight: float) -> Tensor:
+    return guidance.reconstruction(denoise, y, weight, see)(z, t)
+
+
+def _eq_8_with(error: Callable[[Tensor], Tensor], of: str = "z", power: int = 1) -> Callable[..., Tensor]:
+    """(11.3) with another function of the residual, another power of alpha, or a gradient in x_hat."""
+
+    def answer(denoise: Any, see: Callable[[Tensor], Tensor], y: Tensor, z: Tensor, t: float, weight: float) -> Tensor:
+        with torch.enable_grad():
+            z = z.detach().clone().requires_grad_()
+            x_hat = denoise(z, t)
+            (gradient,) = torch.autograd.grad(error(y - see(x_hat)), z if of == "z" else x_hat)
+        alpha = denoise.schedule.alpha(t).to(z.dtype)
+        return (x_hat - weight * alpha**power / 2 * gradient).detach()
+
+    return answer
+
+
+def _total(r: Tensor) -> Tensor:
+    return r.square().sum()
+
+
+def _forgetful(denoise: Any, see: Callable[[Tensor], Tensor], y: Tensor, z: Tensor, t: float, weight: float) -> Tensor:
+    z = z.detach().clone().requires_grad_()
+    return torch.autograd.grad(_total(y - see(denoise(z, t))), z)[0]
+
+
+super_resolve = Check(
+    "super_resolve",
+    _eq_8,
+    _eq_8_cases,
+    [
+        Wrong(
+            _eq_8_with(lambda r: r.square().mean()),
+            "you take the mean of the squares; (11.3) has their sum. A mean divides your weight by the number "
+            "of values, and by the size of the batch.",
+        ),
+        Wrong(
+            _eq_8_with(lambda r: -_total(r)),
+            "the sign is wrong: the estimate must go against the gradient of the squared residual.",
+        ),
+        Wrong(_eq_8_with(lambda r: 2 * _total(r)), "the correction is twice too large: (11.3) has a half in front."),
+        Wrong(_eq_8_with(_total, power=0), "the factor alpha_t in front of the gradient is missing."),
+        Wrong(_eq_8_with(_total, power=2), "alpha_t enters once, not squared."),
+        Wrong(
+            _eq_8_with(_total, of="x_hat"),
+            "your gradient stops at x_hat. It has to go on through the denoiser to z: so the prior carries an "
+            "observation to places that were not seen.",
+        ),
+        Wrong(
+            _forgetful,
+            "a sampler calls its denoiser with gradients switched off; switch them on inside, "
+            "with `torch.enable_grad()`.",
+        ),
+    ],
+    probe=while_sampling,
+)
+
+
+# ---- the covariance that a denoiser knows --------------------------------------------------------------------
+
+
+def _covariance_cases(seed: int) -> Iterator[Case]:
+    g = generator(seed)
+    t = float(uniform(g, 0.3, 0.6))
+    for dtype in (torch.float64, torch.float32):
+        world = GaussianVideo(2, 0.9, (2, 3), 0.7)
+        z = video(g, 1, 1, 2, 2, 3, dtype=dtype)
+        yield Case(f"{name_of(dtype)}, Gaussian videos", (world.denoiser(COSINE), z, t))
+    ring = GaussianMixture.ring()
+    z = COSINE.alpha(t) * ring.sample(1, g)[0] + COSINE.sigma(t) * video(g, 1, 2)
+    yield Case("a point of a plane, data on a ring", (ring.denoiser(COSINE), z, t))
+    yield Case("the same, variance exploding", (ring.denoiser(VESchedule(0.1, 2.0)), z, t))
+    yield Case("one value", (GaussianVideo(1).denoiser(COSINE), video(g, 1, 1, 1, 1, 1), t))
+
+
+def _covariance(denoise: Any, z: Tensor, t: float) -> Tensor:
+    """Cov[x | z] by the formulas of the world that the denoiser is exact for, without a derivative."""
+    world, alpha, sigma = denoise.world, denoise.schedule.alpha(t), denoise.schedule.sigma(t)
+    if isinstance(world, GaussianVideo):
+        noisy = alpha**2 * world.covariance + sigma**2 * torch.eye(len(world.covariance), dtype=torch.float64)
+        return torch.linalg.solve(noisy, sigma**2 * world.covariance).to(z.dtype)
+    noisy = alpha**2 * world.covariances + sigma**2 * torch.eye(z.shape[1], dtype=torch.float64)
+    gains = alpha * torch.linalg.solve(noisy, world.covariances)  # (k, d, d), symmetric: round components
+    means = world.means + torch.einsum("kij,kj->ki", gains, z - alpha * world.means)
+    weights = world.responsibilities(z, alpha, sigma)[0]
+    within = torch.einsum("k,kij->ij", weights, torch.linalg.solve(noisy, sigma**2 * world.covariances))
+    off = means - weights @ means
+    return within + torch.einsum("k,ki,kj->ij", weights, off, off)
+
+
+def _scaled(factor: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """The Jacobian of the denoiser, times some factor."""
+
+    def answer(denoise: Any, z: Tensor, t: float) -> Tensor:
+        alpha, sigma = denoise.schedule.alpha(t), denoise.schedule.sigma(t)
+        return _covariance(denoise, z, t) * (alpha / sigma**2 * factor(alpha, sigma)).to(z.dtype)
+
+    return answer
+
+
+posterior_covariance = Check(
+    "posterior_covariance",
+    _covariance,
+    _covariance_cases,
+    [
+        Wrong(
+            _scaled(lambda a, s: torch.ones_like(a)),
+            "that is the Jacobian itself; (11.4) is to be solved for the covariance.",
+        ),
+        Wrong(
+            _scaled(lambda a, s: a / s**2),
+            "you multiply by the factor of (11.4); to get C alone you have to divide by it.",
+        ),
+        Wrong(_scaled(lambda a, s: s**2), "alpha_t is missing: look at the factor of (11.4) again."),
+        Wrong(_scaled(lambda a, s: s**2 / a**2), "you divide by alpha_t squared; (11.4) has alpha_t once."),
+        Wrong(_scaled(lambda a, s: s / a), "you have sigma_t where the variance sigma_t² belongs."),
+        Wrong(
+            lambda d, z, t: _covariance(d, z, t).sum(0).reshape(z.shape),
+            "you get one number per value: the gradient of the *sum* of x_hat. A Jacobian has a row for each value "
+            "of x_hat and a column for each of z.",
+        ),
+        Wrong(
+            lambda d, z, t: torch.diag(_covariance(d, z, t).diagonal()),
+            "you have the variances alone; what carries an observation to other places is off the diagonal.",
+        ),
+    ],
+)
+
+
+# ---- with pen: the natural weight ----------------------------------------------------------------------------
+
+
+def _weight_cases(seed: int) -> Iterator[Case]:
+    g = generator(seed)
+    alpha, sigma = COSINE.alpha(t := float(uniform(g, 0.3, 0.7))), COSINE.sigma(t)
+    sharp = torch.zeros((), dtype=torch.float64)
+    noisy = uniform(g, 0.2, 0.6)
+    one = torch.zeros(2, 2, dtype=torch.float64)
+    one[0, 1] = 1
+    yield Case("means of 2x2 pixels, no noise", (torch.full((2, 2), 0.25).double(), sharp, alpha, sigma))
+    yield Case("one pixel of each block, no noise", (one, sharp, alpha, sigma))
+    yield Case("sums of 3x3 pixels, no noise", (torch.ones(3, 3).double(), sharp, alpha, sigma))
+    yield Case("some weights in a block of 2x3 pixels, no noise", (uniform(g, -0.5, 1, 2, 3), sharp, alpha, sigma))
+    yield Case("means of 2x2 pixels with noise", (torch.full((2, 2), 0.25).double(), noisy, alpha, sigma))
+    yield Case("some weights, with noise", (uniform(g, -0.5, 1, 2, 3), noisy, alpha, sigma))
+    yield Case(
+        "some weights over 2 frames of 2x2 pixels, noise, variance exploding, float32",
+        (uniform(g, 0, 1, 2, 2, 2).float(), noisy.float(), torch.tensor(1.0), torch.tensor(2.0)),
+    )
+
+
+def _weight(block: Tensor, tau: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return 1 / (block.square().sum() + (tau * alpha / sigma) ** 2)
+
+
+natural_weight = Check(
+    "natural_weight",
+    _weight,
+    _weight_cases,
+    [
+        Wrong(
+            lambda b, tau, a, s: 1 / _weight(b, tau, a, s),
+            "that is the reciprocal: a camera whose rows are short, as those of means are, needs a large weight.",
+        ),
+        Wrong(
+            lambda b, tau, a, s: b.numel() / (1 + b.numel() * (tau * a / s) ** 2),
+            "you have the number of pixels of a block, as for means; other weights give other rows of D.",
+        ),
+        Wrong(
+            lambda b, tau, a, s: 1 / (b.sum() ** 2 + (tau * a / s) ** 2),
+            "DDᵀ holds the sum of the squares of a block's weights, not the square of their sum.",
+        ),
+        Wrong(
+            lambda b, tau, a, s: 1 / b.square().sum(),
+            "the noise of the camera is missing: the larger tau is, the less y deserves to be followed.",
+        ),
+        Wrong(
+            lambda b, tau, a, s: 1 / (b.square().sum() + tau**2),
+            "you add tau² to DDᵀ as it is; compare it with what z_t leaves open, a variance of sigma²/alpha².",
+        ),
+        Wrong(
+            lambda b, tau, a, s: 1 / (b.square().sum() + (tau * s / a) ** 2),
+            "alpha and sigma are exchanged: camera noise matters most where z_t is nearly clean.",
+        ),
+        Wrong(
+            lambda b, tau, a, s: 1 / (b.square().sum() * (1 + (tau * a / s) ** 2)),
+            "you multiply the noise of the camera by DDᵀ too; it enters after D.",
+        ),
+    ],
+)
+
+
+# ---- what remains open ---------------------------------------------------------------------------------------
+
+
+def _condition_cases(seed: int) -> Iterator[Case]:
+    g = generator(seed)
+    for dtype in (torch.float64, torch.float32):
+        factors = video(g, 6, 8)
+        parts = video(g, 6), factors @ factors.T / 8, video(g, 2, 6), video(g, 2)
+        yield Case(
+            f"{name_of(dtype)}, 6 values, 2 observed with noise",
+            (*(part.to(dtype) for part in parts), float(uniform(g, 0.3, 0.8))),
+        )
+    world = GaussianVideo(3, 0.9, (2, 2), 0.5)
+    means = torch.zeros(2, 12, dtype=torch.float64)
+    means[0, :4] = means[1, 8:] = 0.25
+    yield Case(
+        "three frames of 2x2 pixels, block means of the first and the last, no noise",
+        (video(g, 12), world.covariance, means, video(g, 2), 0.0),
+    )
+    line = video(g, 5)
+    yield Case(
+        "values that all move together, one of them observed with noise",
+        (video(g, 5), torch.outer(line, line), torch.eye(5, dtype=torch.float64)[:1], video(g, 1), 0.4),
+    )
+    yield Case(
+        "values that are independent of each other, one of them observed, no noise",
+        (video(g, 4), torch.diag(uniform(g, 0.5, 2, 4)), torch.eye(4).double()[2:3], video(g, 1), 0.0),
+    )
+
+
+def _condition(
+    x_hat: Tensor,
+    covariance: Tensor,
+    operator: Tensor,
+    y: Tensor,
+    tau: float,
+    gain: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Through the joint covariance of (x, y) and Joseph's form, which is a covariance for any gain."""
+    c, d = covariance.double(), operator.double()
+    seen = d @ c @ d.T + tau**2 * torch.eye(len(d), dtype=torch.float64)
+    k = torch.linalg.solve(seen, d @ c).T if gain is None else gain(c, d)
+    rest = torch.eye(len(c), dtype=torch.float64) - k @ d
+    left = rest @ c @ rest.T + tau**2 * k @ k.T
+    return (x_hat.double() + k @ (y.double() - d @ x_hat.double())).to(x_hat.dtype), left.to(x_hat.dtype)
+
+
+def _with_tau(noise: Callable[[float], float]) -> Callable[..., tuple[Tensor, Tensor]]:
+    return lambda x, c, d, y, tau: _condition(x, c, d, y, noise(tau))
+
+
+def _reduced(amount: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The right mean, and C less something: (C, C left) -> C left."""
+
+    def answer(x: Tensor, c: Tensor, d: Tensor, y: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+        mean, left = _condition(x, c, d, y, tau)
+        return mean, amount(c, left)
+
+    return answer
+
+
+def _projected(x: Tensor, c: Tensor, d: Tensor, y: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+    return _condition(x, c, d, y, tau, lambda c, d: torch.linalg.pinv(d))
+
+
+condition = Check(
+    "condition",
+    _condition,
+    _condition_cases,
+    [
+        Wrong(_with_tau(lambda tau: 0.0), "the noise of the observation is missing: Cov[y | z] is larger by tau² I."),
+        Wrong(_with_tau(math.sqrt), "you add tau; the noise of y has the variance tau²."),
+        Wrong(
+            _reduced(lambda c, left: c),
+            "the mean is right, but your covariance is still that before the observation; what was learned has to be "
+            "taken off.",
+        ),
+        Wrong(
+            _reduced(lambda c, left: c - left),
+            "the mean is right; your covariance is what the observation explains. Asked is what it leaves open.",
+        ),
+        Wrong(
+            _reduced(lambda c, left: 2 * c - left),
+            "the mean is right, but your covariance has grown: an observation can only take uncertainty away.",
+        ),
+        Wrong(
+            lambda x, c, d, y, tau: (2 * x - _condition(x, c, d, y, tau)[0], _condition(x, c, d, y, tau)[1]),
+            "the sign of the residual is wrong: it is y - D x_hat.",
+        ),
+        Wrong(_projected, "your gain is the pseudo-inverse of D, which does not know C: it moves nothing unseen."),
+    ],
+)

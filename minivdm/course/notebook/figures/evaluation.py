@@ -1,0 +1,270 @@
+"""Drawings of lesson 12: damage done to clips on purpose, and which metric notices."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn import functional
+
+from minivdm.course.notebook.style import colors, figure, image
+from minivdm.data.moving_mnist import Clips, MovingMNIST
+from minivdm.measure import frechet, metrics, seams
+
+# ---- corruptions: (clips, strength from 0 to 1) -> videos (b, 1, f, h, w) ------------------------------------------
+
+
+def blur(clips: Clips, strength: float) -> Tensor:
+    """Every frame with a Gaussian of up to 2 pixels."""
+    if strength <= 0:
+        return clips.video
+    width = 2.0 * strength
+    tap = torch.exp(-(torch.arange(-6.0, 7.0) ** 2) / (2 * width**2))
+    tap = tap / tap.sum()
+    b, c, f, h, w = clips.video.shape
+    frames = functional.pad(clips.video.reshape(b * c * f, 1, h, w), (6, 6, 6, 6), value=-1.0)
+    frames = functional.conv2d(functional.conv2d(frames, tap.view(1, 1, -1, 1)), tap.view(1, 1, 1, -1))
+    return frames.reshape(clips.video.shape)
+
+
+def noise(clips: Clips, strength: float) -> Tensor:
+    """Gaussian noise of standard deviation up to 0.5, cut off at black and white."""
+    generator = torch.Generator().manual_seed(0)
+    return (clips.video + 0.5 * strength * torch.randn(clips.video.shape, generator=generator)).clamp(-1, 1)
+
+
+def frozen(clips: Clips, strength: float) -> Tensor:
+    """The motion stops, earlier and earlier; at strength 1 it never begins."""
+    f = clips.video.shape[2]
+    stop = round((1 - strength) * (f - 1))
+    return clips.video[:, :, [min(i, stop) for i in range(f)]]
+
+
+def shuffled(clips: Clips, strength: float) -> Tensor:
+    """More and more of the frames exchange their places, in the same way in every clip."""
+    f = clips.video.shape[2]
+    generator = torch.Generator().manual_seed(3)
+    chosen = torch.randperm(f, generator=generator)[: round(strength * f)]
+    order = torch.arange(f)
+    order[chosen] = chosen.roll(max(1, len(chosen) // 3))
+    return clips.video[:, :, order]
+
+
+def swapped(clips: Clips, strength: float) -> Tensor:
+    """From some frame on, at strength 1 from the middle, another clip's digit on the same path. Clips of one digit."""
+    f, size = clips.video.shape[2:4]
+    side = round(size * 28 / 64)
+    first = f - round(strength * f / 2)
+    video, corner = clips.video.clone(), clips.positions[:, 0].floor().long()  # (b, f, 2)
+    for i in range(len(video)):
+        other = (i + 1) % len(video)
+        for j in range(first, f):
+            (y, x), (v, u) = corner[i, j].tolist(), corner[other, j].tolist()
+            video[i, :, j] = -1.0
+            video[i, :, j, y : y + side, x : x + side] = clips.video[other, :, j, v : v + side, u : u + side]
+    return video
+
+
+def collapsed(clips: Clips, strength: float) -> Tensor:
+    """More and more clips are copies of the first: mode collapse."""
+    video = clips.video.clone()
+    copies = round(strength * (len(video) - 1))
+    video[1 : 1 + copies] = video[0]
+    return video
+
+
+CORRUPTIONS: dict[str, Callable[[Clips, float], Tensor]] = {
+    "blur": blur, "noise": noise, "frozen": frozen, "shuffled": shuffled, "swapped identity": swapped,
+    "mode collapse": collapsed,
+}  # fmt: skip
+
+# ---- metrics -------------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=8)
+def real_clips(start: int = 0, count: int = 64, frames: int = 16) -> Clips:
+    """Test clips of one digit, size 32, canonical speed, indices from `start`."""
+    return MovingMNIST(32, frames, 1, split="test").clips(range(start, start + count))
+
+
+@functools.lru_cache(maxsize=2)
+def reference(count: int = 192) -> Tensor:
+    """Real clips that the sets are compared with, and that nothing else uses."""
+    return real_clips(10_000, count).video
+
+
+@functools.lru_cache(maxsize=1)
+def reference_features() -> tuple[Tensor, Tensor]:
+    """Features of all frames (n, 64) and of all clips (n, 64) of `reference`."""
+    return frechet.features(reference())[0].flatten(0, 1), frechet.clip_features(reference())
+
+
+def without_target(videos: Tensor, labels: Tensor) -> dict[str, float]:
+    """Metrics of a set of clips that need no target video."""
+    frames, clips = reference_features()
+    return {
+        "frame distance": frechet.frechet(frechet.features(videos)[0].flatten(0, 1), frames),
+        "clip distance": frechet.frechet(frechet.clip_features(videos), clips),
+        "reader score": frechet.reader_score(videos),
+        "legibility": metrics.legibility(videos, labels),
+        "identity": metrics.identity(videos),
+        "track deviation": float(metrics.track_deviation(videos).clamp(max=9).mean()),
+        "consistency": float(seams.feature_consistency(videos).mean()),
+        "seam": float(seams.block_seam(videos, [videos.shape[2] // 2]).clamp(max=9).mean()),
+    }
+
+
+def with_target(videos: Tensor, target: Tensor) -> dict[str, float]:
+    """Metrics that compare each clip with its own target; PSNR at most 99 dB."""
+    return {
+        "PSNR": float(metrics.psnr(videos, target, of="clip").clamp(max=99).mean()),
+        "SSIM": float(metrics.ssim(videos, target).mean()),
+    }
+
+
+@functools.lru_cache(maxsize=256)
+def measured(corruption: str, strength: float, count: int = 64) -> dict[str, float]:
+    """All metrics of corrupted test clips. corruption: one of CORRUPTIONS."""
+    clips = real_clips(0, count)
+    videos = CORRUPTIONS[corruption](clips, strength)
+    return with_target(videos, clips.video) | without_target(videos, clips.labels)
+
+
+@functools.lru_cache(maxsize=2)
+def spread_of_real(sets: int = 4, count: int = 64) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of each metric without target over disjoint sets of real clips."""
+    found = [
+        without_target(real_clips(k * count, count).video, real_clips(k * count, count).labels) for k in range(sets)
+    ]
+    values = {name: torch.tensor([row[name] for row in found]) for name in found[0]}
+    return {name: (float(v.mean()), float(v.std())) for name, v in values.items()}
+
+
+def alarmed(name: str, value: float) -> bool:
+    """Whether a metric gives a damage away.
+
+    Distances: 1.5 times that of real sets. PSNR below 35 dB, SSIM below 0.95. Others: 4 standard deviations away.
+    """
+    if name in ("PSNR", "SSIM"):
+        return value < {"PSNR": 35.0, "SSIM": 0.95}[name]
+    mean, std = spread_of_real()[name]
+    if name.endswith("distance"):
+        return value > 1.5 * mean
+    return abs(value - mean) > 4 * max(std, 0.01)
+
+
+# ---- closed forms --------------------------------------------------------------------------------------------------
+
+
+def bias_of_frechet(d: int, n: int, m: int) -> float:
+    """Expected Fréchet distance of n and m draws of one white Gaussian in d dimensions, to first order in 1/n, 1/m."""
+    return (1 / n + 1 / m) * d * (d + 5) / 4
+
+
+def white_distances(d: int, counts: Sequence[int], repeats: int = 4) -> list[float]:
+    """Mean measured Fréchet distance of two sets of n draws of one white Gaussian, for each n."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for n in counts:
+        pairs = torch.randn(repeats, 2, n, d, generator=generator, dtype=torch.float64)
+        found.append(sum(frechet.frechet(*pair) for pair in pairs) / repeats)
+    return found
+
+
+def extrapolated(counts: Sequence[int], distances: Sequence[float]) -> tuple[float, float]:
+    """Intercept and slope of a straight line through the distances over 1/n: the distance at n = infinity first."""
+    x = torch.tensor([1 / n for n in counts], dtype=torch.float64)
+    y = torch.tensor(distances, dtype=torch.float64)
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
+    return float(y.mean() - slope * x.mean()), float(slope)
+
+
+def standard_error(share: float, n: int) -> float:
+    """Of a share found in n independent clips."""
+    return math.sqrt(share * (1 - share) / n)
+
+
+# ---- figures -------------------------------------------------------------------------------------------------------
+
+
+def draw_corruption(corruption: str, strength: float) -> Figure:
+    """The slider: a clip as it is and corrupted, and what the metrics say of 16 such clips."""
+    fig, axes = figure(2, 6, width=8.0, height=2.9, height_ratios=(1, 1))
+    clips = real_clips(0, 8)
+    one = 1 if corruption == "mode collapse" else 0
+    videos = CORRUPTIONS[corruption](clips, strength)
+    for ax, frame in zip(axes.T, range(0, 16, 3), strict=True):
+        image(ax[0], clips.video[one, 0, frame], f"frame {frame}")
+        image(ax[1], videos[one, 0, frame].clamp(-1, 1))
+    found = measured(corruption, strength, 16)
+    axes[0, 0].set_ylabel("real")
+    axes[1, 0].set_ylabel("damaged")
+    shown = [
+        f"{name} {found[name]:.{digits}f}"
+        for name, digits in (("PSNR", 1), ("SSIM", 2), ("frame distance", 1), ("clip distance", 1))
+    ]
+    more = [f"{name} {found[name]:.2f}" for name in ("legibility", "identity", "track deviation", "consistency")]
+    fig.suptitle("16 clips:   " + "   ".join(shown) + "\n" + "   ".join(more), fontsize=11, x=0.02, ha="left")
+    return fig
+
+
+def draw_table(table: Mapping[str, Mapping[str, float]], real: Mapping[str, float]) -> Figure:
+    """Metrics (columns) of each corruption (rows); shaded where the metric gives it away. real: the first row."""
+    names = list(real)
+    rows = {"real clips": dict(real), **{name: dict(found) for name, found in table.items()}}
+    fig, ax = figure(width=8.2, height=0.42 * len(rows) + 1.3)
+    for i, found in enumerate(rows.values()):
+        for j, name in enumerate(names):
+            value = found[name]
+            if i and alarmed(name, value):
+                ax.fill(
+                    [j - 0.48, j + 0.48, j + 0.48, j - 0.48],
+                    [i - 0.46, i - 0.46, i + 0.46, i + 0.46],
+                    color=colors.learned,
+                    alpha=0.55,
+                    linewidth=0,
+                )
+            text = f"{value:.0e}".replace("+0", "") if value >= 1e4 else f"{value:.{1 if value >= 10 else 2}f}"
+            text = "same" if name == "PSNR" and value > 98 else text
+            ax.text(j, i, text, ha="center", va="center", fontsize=10)
+    ax.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names], fontsize=8.5)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.grid(False)
+    for side in ("left", "bottom"):
+        ax.spines[side].set_visible(False)
+    return fig
+
+
+def draw_bias(
+    d: int, counts: Sequence[int], white: Sequence[float], real_counts: Sequence[int], real: Sequence[float]
+) -> Figure:
+    """Fréchet distances over 1/n: draws of one white Gaussian with the formula, and real clips with their line."""
+    fig, (left, right) = figure(1, 2, width=7.6, height=2.9)
+    fine = torch.linspace(0, 1 / min(counts), 30)
+    left.plot([1 / n for n in counts], white, "o", color=colors.data, label="measured")
+    left.plot(fine, 2 * fine * d * (d + 5) / 4, color=colors.exact, label="(12.7)")
+    left.set(title=f"two sets of one white Gaussian, d = {d}", xlabel="1/n", ylabel="Fréchet distance")
+    left.legend()
+    intercept, slope = extrapolated(real_counts, real)
+    fine = torch.linspace(0, 1 / min(real_counts), 30)
+    right.plot([1 / n for n in real_counts], real, "o", color=colors.eps)
+    right.plot(fine, intercept + slope * fine, color=colors.exact, linewidth=1)
+    right.set(title="two sets of real clips", xlabel="1/n", ylim=(min(0.0, 1.3 * intercept), None))
+    return fig
+
+
+def draw_prediction(errors: Mapping[str, Tensor], first: int) -> Figure:
+    """Summed squared error per frame of several predictions. errors: name -> (f,). first: index of the first frame."""
+    fig, ax = figure(width=6.4, height=2.8)
+    for (name, error), color in zip(errors.items(), (colors.noise, colors.data, colors.v, colors.eps), strict=False):
+        ax.plot(range(first, first + len(error)), error, "o-", color=color, label=name)
+    ax.set(xlabel="frame", ylabel="MSE, summed over pixels", ylim=(0, None))
+    ax.legend()
+    return fig

@@ -1,0 +1,70 @@
+"""Worlds with a known truth, and what follows from them without sampling noise.
+
+Read in this order: worlds, propagate (the law of a sampler's output), score_matching, bound, likelihood.
+"""
+
+from minivdm.exact.bound import (
+    Bound,
+    ByImportance,
+    by_log_snr,
+    by_time,
+    continuous_bound,
+    discrete_bound,
+    gaussian_kl,
+    nats_per_log_snr,
+    prior_term,
+    reconstruction_term,
+    step_term,
+)
+from minivdm.exact.likelihood import (
+    exact_divergence,
+    hutchinson_divergence,
+    log_likelihood,
+    normal_log_prob,
+    signs_like,
+)
+from minivdm.exact.propagate import Propagation, push
+from minivdm.exact.score_matching import (
+    annealed_langevin,
+    denoising,
+    explicit,
+    geometric_ladder,
+    implicit,
+    sliced,
+    tweedie,
+)
+from minivdm.exact.worlds import ExactDenoiser, GaussianMixture, GaussianVideo, Law, World, wasserstein
+
+__all__ = [
+    "Bound",
+    "ByImportance",
+    "ExactDenoiser",
+    "GaussianMixture",
+    "GaussianVideo",
+    "Law",
+    "Propagation",
+    "World",
+    "annealed_langevin",
+    "by_log_snr",
+    "by_time",
+    "continuous_bound",
+    "denoising",
+    "discrete_bound",
+    "exact_divergence",
+    "explicit",
+    "gaussian_kl",
+    "geometric_ladder",
+    "hutchinson_divergence",
+    "implicit",
+    "log_likelihood",
+    "nats_per_log_snr",
+    "normal_log_prob",
+    "prior_term",
+    "push",
+    "reconstruction_term",
+    "signs_like",
+    "sliced",
+    "step_term",
+    "tweedie",
+    "wasserstein",
+]

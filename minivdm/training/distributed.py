@@ -1,0 +1,120 @@
+"""The little a run must know of its companions under torchrun: who am I, how many are we, shall we stop."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+TIME_UP = 1_000  # no signal has this number
+
+
+@dataclass(frozen=True)
+class World:
+    """Rank of this process, number of processes, and rank on this host (which GPU to take)."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        """True in the one process that writes files and speaks."""
+        return self.rank == 0
+
+
+def join(device: str | torch.device | None = None) -> tuple[World, torch.device]:
+    """Join the process group that torchrun announces in the environment, if any, and choose the device.
+
+    device: "cpu", "cuda", "mps" or None for the best there is. Raises ValueError for a device that is not there.
+    """
+    world = World(
+        *(int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    )
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device: expected cpu, cuda or mps, got {str(device)!r}") from error
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here.get(chosen.type, False):
+        usable = ", ".join(kind for kind, usable in here.items() if usable)
+        raise ValueError(f"device: expected one of {usable} on this machine, got {chosen.type}")
+    if chosen.type == "cuda" and chosen.index is None:
+        chosen = torch.device("cuda", world.local_rank)
+        torch.cuda.set_device(chosen)
+    if world.size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return world, chosen
+
+
+ALONE = World()
+
+
+def leave() -> None:
+    """Leave the process group, if one was joined."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def barrier(world: World) -> None:
+    """Wait until every process is here."""
+    if world.size > 1:
+        dist.barrier()
+
+
+def add_up(tensor: torch.Tensor, world: World) -> torch.Tensor:
+    """Sum over all processes, a new tensor."""
+    total = tensor.clone()
+    if world.size > 1:
+        dist.all_reduce(total)
+    return total
+
+
+class StopRequest:
+    """Context in which Ctrl-C and SIGTERM ask to stop after the current step; a second Ctrl-C interrupts at once.
+
+    seconds: ask to stop after so long as well.
+    """
+
+    def __init__(self, world: World, device: torch.device, seconds: float | None = None):
+        self.world, self.device = world, device
+        self.deadline = math.inf if seconds is None else time.monotonic() + seconds
+        self.signal = 0
+        self._calls = 0
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():  # signals cannot be caught elsewhere
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, _frame: object) -> None:
+        if self.signal and number == signal.SIGINT and self.world.size == 1:  # torchrun repeats every Ctrl-C
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def agreed(self) -> int:
+        """The signal to stop for, TIME_UP, or 0; the same answer in every process. That costs a message, so several
+        processes ask each other at every 8th call only."""
+        mine = self.signal or (TIME_UP if time.monotonic() > self.deadline else 0)
+        if self.world.size == 1:
+            return mine
+        self._calls += 1
+        if self._calls % 8:
+            return 0
+        asked = torch.tensor(mine, device=self.device)
+        dist.all_reduce(asked, op=dist.ReduceOp.MAX)
+        return int(asked)

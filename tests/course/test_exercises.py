@@ -1,0 +1,242 @@
+"""The assignments: one source, made into the students' notebooks, which fail only where something is to be written."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as xml
+from pathlib import Path
+
+import mutation
+import nbformat
+import pytest
+import test_lessons as rules
+
+from minivdm.course import checks
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = sorted(path.name for path in (ROOT / "solutions").glob("[0-9]*"))
+PROJECTS = ("07_guidance", "10_extending_videos", "12_evaluating_video")
+HEADER = re.compile(
+    r"^## Exercise (\d\d)\.(\d+) · .+\n\n"
+    r"\*Difficulty ([1-5]) of 5 · (\d+) minutes · (\d+) points? · [^*]+\*$",
+    re.M,
+)
+each_assignment = pytest.mark.parametrize("name", NAMES)
+
+
+def solution(name: str) -> Path:
+    return ROOT / "solutions" / name / f"{name}.ipynb"
+
+
+def exercise(name: str) -> Path:
+    return ROOT / "exercises" / name / f"{name}.ipynb"
+
+
+def cells(path: Path) -> list[nbformat.NotebookNode]:
+    return nbformat.read(path, as_version=4).cells
+
+
+def meta(cell: nbformat.NotebookNode) -> dict:
+    return cell.metadata["nbgrader"]
+
+
+def headers(name: str) -> list[re.Match]:
+    return [
+        match
+        for cell in cells(solution(name))
+        if cell.cell_type == "markdown"
+        for match in HEADER.finditer(cell.source)
+    ]
+
+
+# ---- what there is -------------------------------------------------------------------------------------------
+
+
+def test_every_lesson_has_its_assignment():
+    lessons = {path.stem for path in (ROOT / "lessons").glob("[0-9]*.ipynb")} - {"00_start_here"}
+    assert set(NAMES) == lessons == set(checks.MODULES)
+    assert {path.name for path in (ROOT / "exercises").iterdir()} == lessons
+
+
+def test_there_are_fifty_exercises():
+    assert sum(len(headers(name)) for name in NAMES) >= 50
+
+
+@each_assignment
+def test_exercises_are_numbered_and_say_what_they_take(name):
+    found = headers(name)
+    assert len(found) >= 4
+    assert [(m[1], int(m[2])) for m in found] == [(name[:2], k) for k in range(1, len(found) + 1)]
+    titles = [cell.source for cell in cells(solution(name)) if cell.source.startswith("## Exercise ")]
+    assert len(titles) == len(found), "a header without difficulty, minutes, points and what it is used for later"
+    assert len({m[3] for m in found}) >= 2  # difficulties
+
+
+@each_assignment
+def test_points_are_those_that_the_headers_promise(name):
+    given: list[int] = []
+    for cell in cells(solution(name)):
+        if match := HEADER.search(cell.source):
+            given.append(-int(match[5]))
+        if points := meta(cell).get("points", 0):
+            given[-1] += points
+    assert given == [0] * len(given)
+
+
+@each_assignment
+def test_coded_exercises_have_graded_hints_a_solution_and_a_check(name):
+    setup, solved = mutation.solutions(name)
+    assert set(solved) == set(checks.checks_of(name))
+    assert len(solved) >= 4
+    found = cells(solution(name))
+    for i, cell in enumerate(found):
+        if cell.cell_type != "code" or not meta(cell)["solution"]:
+            continue
+        function, test = meta(cell)["grade_id"], found[i + 1]
+        assert "<details><summary>Hint 1</summary>" in found[i - 1].source, f"{function}: no hint before it"
+        assert "### BEGIN SOLUTION" in cell.source and '"""' in cell.source
+        assert not cell.source.rpartition("### END SOLUTION")[2].strip()
+        assert meta(test)["grade"] and meta(test)["points"] > 0 and meta(test)["locked"]
+        assert test.source == (
+            f"checks.{function}({function}, seed=SEED)\n### BEGIN HIDDEN TESTS\n"
+            f"checks.{function}({function}, seed=SEED + 1)\n### END HIDDEN TESTS"
+        )
+
+
+@each_assignment
+def test_some_answers_are_written_and_graded_by_hand(name):
+    written = [cell for cell in cells(solution(name)) if cell.cell_type == "markdown" and meta(cell)["solution"]]
+    assert written and all(meta(cell)["grade"] and meta(cell)["points"] > 0 for cell in written)
+    assert all(len(cell.source) > 100 for cell in written)  # the model answer
+
+
+@pytest.mark.parametrize("name", PROJECTS)
+def test_a_project_with_a_rubric_closes_it(name):
+    last = cells(solution(name))[-1]
+    assert meta(last)["task"] and meta(last)["points"] == 10
+    assert "| points |" in last.source.lower()
+    rows = [int(row) for row in re.findall(r"\|\s*(\d+)\s*\|\s*$", last.source, re.M)]
+    assert len(rows) >= 3 and sum(rows) == 10
+
+
+@each_assignment
+def test_ids_are_unique_and_fixed(name):
+    found = cells(solution(name))
+    assert len({cell.id for cell in found}) == len(found) == len({meta(cell)["grade_id"] for cell in found})
+    assert [cell.id for cell in found] == [f"{name.replace('_', '-')}-{i:03d}" for i in range(len(found))]
+
+
+@each_assignment
+def test_the_solution_is_executed_and_clean(name):
+    path = solution(name)
+    for rule in (
+        rules.test_is_a_valid_notebook_with_a_numbered_name,
+        rules.test_is_small,
+        rules.test_was_executed_in_order,
+        rules.test_shows_no_error_and_no_warning,
+        rules.test_names_no_machine,
+        rules.test_cells_keep_no_trace_of_when_they_ran,
+        rules.test_every_name_it_uses_is_in_the_package,
+        rules.test_every_name_its_prose_mentions_is_in_the_package,
+        rules.test_links_resolve,
+    ):
+        rule(path)
+
+
+@each_assignment
+def test_what_students_get_gives_nothing_away(name):
+    text = exercise(name).read_text()
+    assert not re.search(r"(BEGIN|END) (SOLUTION|HIDDEN|MARK)|SEED \+ 1", text)
+    for cell in cells(exercise(name)):
+        assert cell.cell_type != "code" or not cell.outputs
+        if meta(cell)["solution"]:
+            stub = "raise NotImplementedError()" if cell.cell_type == "code" else "*Your answer here.*"
+            assert cell.source.rstrip().endswith(stub)
+
+
+# ---- made again ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory) -> Path:
+    """A copy of the course's sources, in a folder with a space in its name."""
+    folder = tmp_path_factory.mktemp("a course")
+    shutil.copytree(ROOT / "solutions", folder / "solutions")
+    shutil.copy(ROOT / "nbgrader_config.py", folder)
+    return folder
+
+
+@each_assignment
+def test_exercises_are_what_their_solutions_make(name, course):
+    made = subprocess.run(
+        [sys.executable, "-m", "nbgrader", "generate_assignment", name, "--force", "--no-db"],
+        cwd=course,
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    again = course / "exercises" / name / f"{name}.ipynb"
+    assert again.read_bytes() == exercise(name).read_bytes(), "run `make exercises`"
+
+
+def test_the_guide_counts_what_there_is():
+    spec = importlib.util.spec_from_file_location("guide", ROOT / ".ci" / "guide.py")
+    guide = importlib.util.module_from_spec(spec)
+    sys.modules["guide"] = guide  # dataclasses look their module up
+    spec.loader.exec_module(guide)
+    text = guide.GUIDE.read_text()
+    assert "| 12 |" in text
+    assert text == guide.filled(text), "run `make exercises`"
+
+
+# ---- unsolved ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def unsolved(tmp_path_factory) -> dict[str, dict[int, str]]:
+    """Assignment -> number of the code cell -> how nbval saw it fail, for the students' notebooks as they come."""
+    report = tmp_path_factory.mktemp("report") / "unsolved.xml"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            "--nbval-lax",
+            "--nbval-current-env",
+            "--nbval-cell-timeout=120",
+            f"--junitxml={report}",
+            "exercises",
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    found: dict[str, dict[int, str]] = {}
+    for case in xml.parse(report).getroot().iter("testcase"):
+        name = next(part for part in re.split(r"[.:/]", case.get("classname", "")) if part in NAMES)
+        failed = next(iter(case.iter("failure")), None)
+        number = int(re.search(r"\d+$", case.get("name", ""))[0])
+        found.setdefault(name, {})[number] = "" if failed is None else (failed.text or "")
+    return found
+
+
+@each_assignment
+def test_what_students_get_fails_only_where_it_is_to_be_written(name, unsolved):
+    code = [cell for cell in cells(exercise(name)) if cell.cell_type == "code"]
+    assert len(unsolved[name]) == len(code)
+    for number, cell in enumerate(code):
+        if meta(cell)["grade"]:
+            function = meta(cell)["grade_id"].removeprefix("check_")
+            assert f"Unfinished: {function} is not written yet" in unsolved[name][number]
+        else:
+            assert unsolved[name][number] == "", f"cell {number} fails as it is handed out"

@@ -1,0 +1,230 @@
+"""The drawings of lesson 08: costs that are counted as well as computed, masks, and what temporal heads attend to."""
+
+import pytest
+import torch
+from einops import rearrange
+from matplotlib.figure import Figure
+from torch import nn
+
+from minivdm.core.denoiser import Denoiser
+from minivdm.core.schedules import CosineSchedule
+from minivdm.course.notebook.figures import temporal_heads as heads
+from minivdm.course.notebook.figures import unet3d as fig
+from minivdm.networks.unet3d import TemporalAttention, UNet3D, joint_frame_mask
+
+SMALL = dict(width=8, multipliers=(1, 2), head_channels=8, embedding=16, middle=1, spatial=(True, True))
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return fig.awake(UNet3D(**SMALL, temporal=(True, True)))
+
+
+@pytest.fixture(scope="module")
+def denoiser(net):
+    return Denoiser(net, CosineSchedule())
+
+
+# ---- three ways ------------------------------------------------------------------------------------------------------
+
+
+def test_a_flat_kernel_is_a_convolution_of_merged_frames():
+    video, weight = normal(2, 3, 4, 6, 6), normal(5, 3, 3, 3, seed=1)
+    deep = nn.functional.conv3d(video, weight[:, :, None], padding=(0, 1, 1))
+    flat = nn.functional.conv2d(rearrange(video, "b c f h w -> (b f) c h w"), weight, padding=1)
+    assert (rearrange(flat, "(b f) c h w -> b c f h w", b=2) - deep).abs().max() < 1e-12  # float64 rounding
+
+
+def test_full_convolution_sees_one_frame_to_each_side():
+    layer = fig.VolumeConv(2, 2, "full 3D", 5).double()
+    x = normal(5, 2, 4, 4).requires_grad_()
+    (gradient,) = torch.autograd.grad(layer(x)[2].square().sum(), x)
+    assert [bool(g.any()) for g in gradient] == [False, True, True, True, False]
+
+
+def test_enough_channels_between_make_a_separable_kernel_exact():
+    kernel = normal(4, 4, 3, 3, 3)
+    errors = []
+    for between in (2, 4, 12):
+        spatial, temporal = fig.separate(kernel, between)
+        together = torch.einsum("omt,mihw->oithw", temporal[..., 0, 0], spatial[:, :, 0])
+        errors.append((together - kernel).norm())
+    assert errors[0] > errors[1] > 0.1 and errors[2] < 1e-12  # rank at most 3 C = 12; float64 rounding
+
+
+@pytest.mark.parametrize("channels", [32, 64])
+def test_weights_of_a_layer(channels):
+    def weights(*layers):
+        return sum(p.numel() for layer in layers for p in layer.parameters() if p.ndim > 1)
+
+    attention = TemporalAttention(channels, 32)
+    assert weights(nn.Conv2d(channels, channels, 3), attention) == fig.layer_parameters("factorized", channels)
+    for kind in fig.KINDS[1:]:
+        assert weights(fig.VolumeConv(channels, channels, kind, 4)) == fig.layer_parameters(kind, channels)
+
+
+def test_multiply_adds_of_a_layer():
+    c, f, side = 32, 6, 4
+    x = normal(f, c, side, side).float()
+    for kind in fig.KINDS[1:]:
+        layer = fig.VolumeConv(c, c, kind, f)
+        assert fig.count_multiply_adds(layer, x) == f * side**2 * fig.layer_multiply_adds(kind, c, f)
+    work = fig.count_multiply_adds(nn.Conv2d(c, c, 3, padding=1), x)
+    work += fig.count_multiply_adds(TemporalAttention(c, 32), x, f)
+    assert work == f * side**2 * fig.layer_multiply_adds("factorized", c, f)
+
+
+def test_logits_of_divided_and_joint_attention():
+    f, n, c = 4, 9, 8
+    q = normal(1, 1, f * n, c)
+    joint = fig.count_multiply_adds(_Logits(), q)
+    space, time = q.view(f, 1, n, c), q.view(n, 1, f, c)
+    divided = fig.count_multiply_adds(_Logits(), space) + fig.count_multiply_adds(_Logits(), time)
+    assert joint == (f * n) ** 2 * c and divided == f * n * (n + f) * c
+
+
+class _Logits(nn.Module):
+    def forward(self, q):
+        return q @ q.mT
+
+
+def test_bytes_kept_are_those_of_the_inputs_that_the_gradient_needs():
+    x = torch.zeros(1, 4, 5, 8, 8, requires_grad=True)
+    assert fig.bytes_kept(nn.Conv3d(4, 2, 3, padding=1), x) == x.numel() * 4  # the input; weights do not count
+
+
+@pytest.mark.parametrize("kind", fig.KINDS)
+def test_each_variant_is_a_video_network_that_can_be_measured(kind):
+    net = fig.variant(kind, 3, **SMALL)
+    cost = fig.measure(net, normal(1, 1, 3, 8, 8).float(), repeats=1)
+    assert cost.parameters == sum(p.numel() for p in net.parameters())
+    assert min(cost) > 0
+    seen = fig.influence(fig.awake(net), normal(1, 1, 3, 8, 8))
+    assert (seen > 0).all()  # frames meet in each of them
+
+
+def test_an_unknown_kind_is_named():
+    with pytest.raises(ValueError, match="factorized"):
+        fig.variant("4D", 3)
+
+
+# ---- who sees whom ---------------------------------------------------------------------------------------------------
+
+
+def test_one_layer_that_forgets_the_mask_leaks_everything(net):
+    mask, z = joint_frame_mask(3, 2), normal(1, 1, 5, 8, 8)
+    before = fig.influence(net, z, mask)
+    with fig.forgetting_mask(heads.temporal_layers(Denoiser(net, CosineSchedule()))[2]):
+        leaked = fig.influence(net, z, mask)
+    assert (before[~mask] == 0).all() and (leaked > 0).all()
+    assert torch.equal(fig.influence(net, z, mask), before)  # the layer is whole again
+
+
+def test_reach_is_the_product_of_the_masks():
+    mask = joint_frame_mask(3, 2)
+    everything = torch.ones(5, 5, dtype=torch.bool)
+    assert torch.equal(fig.reach([mask] * 4), mask)
+    assert fig.reach([mask, everything, mask]).all()
+    causal = everything.tril()
+    assert torch.equal(fig.reach([causal] * 3), causal)
+
+
+def test_a_masked_weight_and_its_gradient_are_exactly_zero():
+    logits = normal(5, 5).requires_grad_()
+    mask = joint_frame_mask(3, 2)
+    weights = logits.masked_fill(~mask, -torch.inf).softmax(-1)
+    (gradient,) = torch.autograd.grad((weights * normal(5, 5, seed=1)).sum(), logits)
+    assert (weights[~mask] == 0).all() and (gradient[~mask] == 0).all()
+
+
+def test_variance_of_an_average_over_clip_and_images():
+    f, n, rho = 16, 8, 0.9
+    covariance = torch.eye(f + n, dtype=torch.float64)
+    covariance[:f, :f] = rho
+    covariance.fill_diagonal_(1)
+    average = torch.full((f + n,), 1 / (f + n), dtype=torch.float64)
+    assert abs(average @ covariance @ average - fig.average_variance(f, n, rho)) < 1e-12  # float64 rounding
+
+
+# ---- temporal heads --------------------------------------------------------------------------------------------------
+
+
+def test_without_positions_attention_commutes_with_permutations(monkeypatch):
+    from minivdm.networks import unet3d
+
+    angles = unet3d.rotary_angles
+    monkeypatch.setattr(unet3d, "rotary_angles", lambda *given: 0 * angles(*given))
+    layer = TemporalAttention(8, 8).double()
+    nn.init.normal_(layer.out.weight, generator=torch.Generator().manual_seed(0))
+    x, order = normal(6, 8, 2, 2), torch.tensor([3, 1, 5, 0, 2, 4])
+    assert (layer(x[order], 6) - layer(x, 6)[order]).abs().max() < 1e-12  # float64 rounding
+
+
+def test_a_table_of_distances_is_shaws_form():
+    # (8.9): the logits are q k^T plus q a_{j-i}, which depend on the distance alone where q does.
+    q, k, a = normal(1, 4).expand(5, 4), normal(1, 4, seed=1).expand(5, 4), normal(9, 4, seed=2)
+    i = torch.arange(5)
+    logits = torch.einsum("id,ijd->ij", q, k[None] + a[i[None, :] - i[:, None] + 4]) / 2
+    assert (logits[1:, 1:] - logits[:-1, :-1]).abs().max() < 1e-12  # float64 rounding
+
+
+def test_distance_bias_is_what_is_left_without_content():
+    layer = TemporalAttention(16, 8).double()
+    for n, p in enumerate(layer.parameters()):
+        p.data = normal(*p.shape, seed=n)
+    bias = heads.distance_bias(layer, 5)
+    expected = torch.stack([bias[:, 4 - i : 9 - i] for i in range(5)], dim=1).softmax(-1)
+    found = layer.weights(torch.zeros(5, 16, 2, 2, dtype=torch.float64), 5)[0, 1, 1]
+    assert (found - expected).abs().max() < 1e-5  # the angles are float32
+
+
+def test_attention_maps_are_those_of_every_temporal_layer(denoiser):
+    video = normal(1, 1, 5, 8, 8)
+    maps = heads.attention_maps(denoiser, video, 0.0)
+    assert [tuple(w.shape[2:]) for w in maps] == [(1, 5, 5)] + [(2, 5, 5)] * 4 + [(1, 5, 5)] * 2
+    assert all((w.sum(-1) - 1).abs().max() < 1e-12 for w in maps)  # rows of a softmax, float64
+    assert not any(layer._forward_pre_hooks for layer in heads.temporal_layers(denoiser))
+
+
+def test_own_frame_and_offsets_of_known_maps():
+    even = torch.full((2, 2, 1, 4, 4), 0.25)
+    assert heads.own_frame(even) == 0.25
+    assert torch.equal(heads.by_offset(even), torch.full((7,), 0.25))
+    ahead = torch.diag_embed(torch.ones(3), offset=1).expand(1, 1, 1, 4, 4)
+    assert heads.own_frame(ahead) == 0 and heads.by_offset(ahead).tolist() == [0, 0, 0, 0, 1, 0, 0]
+
+
+# ---- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_head_viewer_draws_the_map_of_the_chosen_place(denoiser):
+    video = normal(1, 1, 5, 8, 8).clamp(-1, 1)
+    draw = heads.attention_viewer(denoiser, video, [-2.0, 2.0])
+    drawn = draw(layer=1, head=1, row=5, column=2, log_snr=2.0)
+    weights = heads.attention_maps(denoiser, video, 2.0)[1]
+    shown = drawn.axes[1].child_axes[0].images[0].get_array()
+    assert torch.equal(torch.as_tensor(shown.data), weights[5 // 4, 2 // 4, 1])  # 8 pixels, 2 places a side
+    with pytest.raises(ValueError, match="log-SNR"):
+        draw(1, 0, 0, 0, 3.0)
+
+
+def test_costs_that_are_drawn_are_those_computed():
+    drawn = fig.draw_costs(64, 16, 8)
+    assert [bar.get_height() * 1e3 for bar in drawn.axes[0].patches] == [13 * 64**2, 12 * 64**2, 27 * 64**2]
+    assert drawn.axes[1].lines[0].get_ydata()[15] == 13 * 64**2 + 2 * 16 * 64
+
+
+def test_the_others_return_figures(net):
+    cost = fig.Cost(1, 2, 3, 4.0)
+    matrix = torch.eye(4)
+    for drawn in (
+        fig.draw_measured(dict.fromkeys(fig.KINDS, cost)), fig.draw_network(net, 8),
+        fig.draw_influence({"a": matrix, "b": matrix + 1}, 2), fig.draw_average_variance(8),
+        heads.draw_own_frame([-1.0, 1.0], [[0.1, 0.2], [0.2, 0.3]], 4),
+        heads.draw_gain([-1.0, 1.0], {"a": [0.1, 0.2], "b": [0.2, 0.3]}),
+    ):  # fmt: skip
+        assert isinstance(drawn, Figure)
