@@ -92,7 +92,7 @@ def clean(notebook: NotebookNode, path: Path, keep_outputs: bool = False) -> Not
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for place, cell in enumerate(notebook.cells):
         cell.id = f"{prefix}-{place:03d}"
-        kept = ("tags", "nbgrader")
+        kept = ("tags", "nbgrader", "jupyter")  # "jupyter" holds outputs_hidden: an answer folded until it is run
         cell.metadata = NotebookNode({key: cell.metadata[key] for key in kept if key in cell.metadata})
         if cell.cell_type == "code" and not keep_outputs:
             cell.outputs, cell.execution_count = [], None
