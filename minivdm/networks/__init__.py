@@ -1,25 +1,16 @@
 """The networks, which know nothing of diffusion: a noisy clip and a log-SNR in, a clip out.
 
-Read unet3d; toy_mlp is its stand-in for points of a plane.
+Read layers, attention, unet3d; toy_mlp is the U-Net's stand-in for points of a plane.
 """
 
+from minivdm.networks.attention import SpatialAttention, TemporalAttention, attend, rotary_angles, rotate
+from minivdm.networks.layers import GroupNorm, zero
 from minivdm.networks.toy_mlp import PointNetwork
-from minivdm.networks.unet3d import (
-    Block,
-    Modulated,
-    ResidualBlock,
-    SpatialAttention,
-    TemporalAttention,
-    UNet3D,
-    attend,
-    joint_frame_mask,
-    rotary_angles,
-    rotate,
-    zero,
-)
+from minivdm.networks.unet3d import Block, Modulated, ResidualBlock, UNet3D, joint_frame_mask
 
 __all__ = [
     "Block",
+    "GroupNorm",
     "Modulated",
     "PointNetwork",
     "ResidualBlock",

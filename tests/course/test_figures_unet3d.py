@@ -154,10 +154,10 @@ def test_variance_of_an_average_over_clip_and_images():
 
 
 def test_without_positions_attention_commutes_with_permutations(monkeypatch):
-    from minivdm.networks import unet3d
+    from minivdm.networks import attention
 
-    angles = unet3d.rotary_angles
-    monkeypatch.setattr(unet3d, "rotary_angles", lambda *given: 0 * angles(*given))
+    angles = attention.rotary_angles
+    monkeypatch.setattr(attention, "rotary_angles", lambda *given: 0 * angles(*given))
     layer = TemporalAttention(8, 8).double()
     nn.init.normal_(layer.out.weight, generator=torch.Generator().manual_seed(0))
     x, order = normal(6, 8, 2, 2), torch.tensor([3, 1, 5, 0, 2, 4])

@@ -4,8 +4,8 @@ import pytest
 import torch
 from einops import rearrange
 
-from minivdm.networks import unet3d
-from minivdm.networks.unet3d import TemporalAttention, UNet3D, attend, joint_frame_mask, rotary_angles, rotate
+from minivdm.networks import GroupNorm, TemporalAttention, UNet3D, attend, attention, joint_frame_mask
+from minivdm.networks.attention import rotary_angles, rotate
 
 
 def small(**changes) -> UNet3D:
@@ -122,7 +122,7 @@ def test_attention_in_pieces_equals_attention_at_once(monkeypatch):
     mask = torch.rand(10, 1, 4, 4, generator=torch.Generator().manual_seed(1)) > 0.5
     mask |= torch.eye(4, dtype=torch.bool)
     whole = attend(q, k, v, mask)
-    monkeypatch.setattr(unet3d, "MAX_ATTENTION_BATCH", 6)
+    monkeypatch.setattr(attention, "MAX_ATTENTION_BATCH", 6)
     assert (attend(q, k, v, mask) - whole).abs().max() < 1e-12
     assert (attend(q, k, v, mask[:1]) - attend(q, k, v, mask[:1].expand(10, 1, 4, 4))).abs().max() < 1e-12
 
@@ -193,7 +193,7 @@ def test_runs_under_bfloat16_autocast():
         (lambda n: n(clip().transpose(1, 2), torch.zeros(2)), "c=1"),
         (lambda n: n(clip(size=6), torch.zeros(2)), "multiples of 4"),
         (lambda n: n(clip(), torch.zeros(3)), "log_snr"),
-        (lambda n: n(clip(), torch.zeros(2), labels=torch.zeros(2, 9)), "labels must have shape"),
+        (lambda n: n(clip(), torch.zeros(2), labels=torch.zeros(2, 9)), "labels: expected shape"),
         (lambda n: n(clip(), torch.zeros(2), frame_mask=torch.ones(5, 5)), "bool"),
         (lambda n: n(clip(), torch.zeros(2), frame_mask=torch.ones(4, 4) > 0), r"\(5, 5\)"),
     ],
@@ -207,7 +207,19 @@ def test_bad_input_says_what_was_expected(call, message):
     ("settings", "message"),
     [
         (dict(spatial=(True,)), "one entry per resolution"),
-        (dict(width=12), "multiple of 8"),
+        (dict(width=12), "multiples of 8"),
+        (dict(width=0), "width: expected at least 1"),
+        (dict(channels=0), "channels: expected at least 1"),
+        (dict(patch=-1), "patch: expected at least 1"),
+        (dict(blocks=-1), "blocks: expected at least 1"),
+        (dict(middle=-1), "middle: expected at least 0"),
+        (dict(labels=-1), "labels: expected at least 0"),
+        (dict(labels=None), "labels: expected a whole number"),
+        (dict(embedding=1), "embedding: expected an even number"),
+        (dict(embedding=16.0), "embedding: expected a whole number"),
+        (dict(head_channels=0), "head_channels: expected at least 1"),
+        (dict(multipliers=(0, 0)), "multipliers: expected at least 1"),
+        (dict(multipliers=(), spatial=(), temporal=()), "one entry per resolution"),
         (dict(head_channels=6, width=24), "multiple of 4"),
     ],
 )
@@ -219,3 +231,71 @@ def test_bad_configuration_says_what_was_expected(settings, message):
 def test_labels_to_a_network_without_condition_are_refused():
     with pytest.raises(ValueError, match="labels=0"):
         small(labels=0)(clip(), torch.zeros(2), labels=torch.zeros(2, 10))
+
+
+def test_an_estimate_is_added_at_the_stem():
+    net, z = small(self_conditioning=True), clip()
+    estimate = clip(seed=2)
+    alone, with_it = net(z, torch.zeros(2)), net(z, torch.zeros(2), estimate=estimate)
+    assert (with_it - alone).abs().max() > 1e-3
+    # Linear and without a bias: the estimate 0 is no estimate, to the last bit.
+    assert (net(z, torch.zeros(2), estimate=0 * z) - alone).abs().max() == 0
+
+
+def test_an_untrained_estimate_changes_nothing_and_plain_weights_load():
+    plain = small()
+    net = UNet3D(**(plain.config | {"self_conditioning": True})).double().eval()
+    missing, unexpected = net.load_state_dict(plain.state_dict(), strict=False)
+    assert (missing, unexpected) == (["stem_estimate.weight"], [])
+    z = clip()
+    assert (net(z, torch.zeros(2), estimate=clip(seed=2)) - plain(z, torch.zeros(2))).abs().max() == 0
+
+
+def test_an_estimate_that_cannot_be_used_is_refused():
+    with pytest.raises(ValueError, match="self_conditioning=False"):
+        small()(clip(), torch.zeros(2), estimate=clip())
+    with pytest.raises(ValueError, match="estimate: expected the clip's shape"):
+        small(self_conditioning=True)(clip(), torch.zeros(2), estimate=clip(f=4))
+
+
+def test_attention_in_bfloat16_agrees_with_float32():
+    q, k, v = torch.randn(3, 6, 2, 5, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    mask = joint_frame_mask(3, 2)[None, None]
+    half = attend(q, k, v, mask).float()
+    full = attend(q.float(), k.float(), v.float(), mask)
+    # 8 bits, a relative rounding of 2^-9 each: of the logits (up to about 3), of the weights and of the result.
+    assert (half - full).abs().max() < 0.03 * full.abs().max()
+
+
+def test_attention_in_bfloat16_has_the_gradients_of_float32():
+    q, k, v = torch.randn(3, 6, 2, 5, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+
+    def gradients(dtype):
+        leaves = [part.to(dtype).requires_grad_() for part in (q, k, v)]
+        return torch.autograd.grad(attend(*leaves).float().square().sum(), leaves)
+
+    for half, full in zip(gradients(torch.bfloat16), gradients(torch.float32), strict=True):
+        assert (half.float() - full).abs().max() < 0.05 * full.abs().max()  # as above, and once more on the way back
+
+
+def test_group_norm_in_bfloat16_is_that_of_float32_rounded_once():
+    norm = GroupNorm(8, 16)
+    torch.nn.init.normal_(norm.weight, generator=torch.Generator().manual_seed(0))
+    x = 3 + torch.randn(4, 16, 6, 6, generator=torch.Generator().manual_seed(1))
+    x = x.bfloat16().contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = norm(x)
+    assert half.dtype == torch.bfloat16 and half.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(half, torch.nn.GroupNorm.forward(norm, x.float()).bfloat16())
+
+
+def test_a_clip_of_another_precision_is_cast_to_the_networks():
+    net, z = small().float(), clip()
+    assert torch.equal(net(z, torch.zeros(2)), net(z.float(), torch.zeros(2)))
+
+
+def test_bytes_and_empty_batches_are_named():
+    with pytest.raises(TypeError, match=r"z: expected floating-point values, got torch.uint8; 8-bit"):
+        small()(clip().byte(), torch.zeros(2))
+    with pytest.raises(ValueError, match="none of them 0"):
+        small()(clip()[:0], torch.zeros(0))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video
-from minivdm.networks import unet3d
+from minivdm.networks import rotate, unet3d
 
 
 def _integer(g: torch.Generator, low: int, high: int) -> int:
@@ -315,7 +315,7 @@ def _rotate_cases(seed: int) -> Iterator[Case]:
 
 def _rotate(x: Tensor, omega: Tensor, position: Callable[[Tensor], Tensor] = lambda i: i) -> Tensor:
     angle = position(torch.arange(x.shape[-2]).to(x))[:, None] * omega
-    return unet3d.rotate(x, angle.cos(), angle.sin())
+    return rotate(x, angle.cos(), angle.sin())
 
 
 def _neighbours(x: Tensor, omega: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from minivdm.core.denoiser import Denoiser
 from minivdm.core.gaussian import diffuse
 from minivdm.course.notebook.style import colors, figure
-from minivdm.networks.unet3d import TemporalAttention, rotary_angles, rotate
+from minivdm.networks.attention import TemporalAttention, rotary_angles, rotate
 
 
 def temporal_layers(denoiser: Denoiser) -> list[TemporalAttention]:
