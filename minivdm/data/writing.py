@@ -1,83 +1,238 @@
-"""Videos as files, with Pillow alone: filmstrips (PNG) and animations (GIF)."""
+"""Videos as files: filmstrips (PNG), animations (GIF, WebP, MP4); and files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
 from PIL import Image
+from torch import Tensor
 
-from minivdm.training.checkpoints import write_atomic
+from minivdm.data.atomic import write_atomic
+from minivdm.data.sheets import (
+    BORDER,
+    MARK,
+    PictureError,
+    check_room,
+    filmstrip,
+    frames_of,
+    pages,
+    panel_pages,
+    strips,
+    whole_number,
+)
 
-BORDER = 96  # grey of the lines between frames, in 0..255
+__all__ = [
+    "ENDINGS",
+    "PictureError",
+    "check",
+    "filmstrip",
+    "save",
+    "save_comparison",
+]
+
+ENDINGS = (".gif", ".png", ".webp", ".mp4")
+WRAP = 16  # frames of a filmstrip before it goes on in the next row
+MAX_ZOOM = 64
 
 
-class PictureError(ValueError):
-    """A video or file name from which no picture can be made."""
+def check(
+    path: str | Path, fps: float = 8.0, zoom: int = 1, *, replace: bool = True, shape: Sequence[int] | None = None
+) -> str:
+    """The ending of a picture's file name; raises PictureError for what `save` cannot do, FileExistsError.
 
-
-def _bytes(videos: torch.Tensor) -> torch.Tensor:
-    """(b c f h w) in [-1, 1] -> uint8 (b f h w), or (b f h w 3) for colour."""
-    if videos.ndim != 5 or videos.shape[1] not in (1, 3):
-        raise PictureError(f"expected videos (b, c, f, h, w) with 1 or 3 channels, got shape {tuple(videos.shape)}")
-    grey = ((videos.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return grey[:, 0] if videos.shape[1] == 1 else grey.permute(0, 2, 3, 4, 1)
-
-
-def filmstrip(videos: torch.Tensor, every: int = 1, zoom: int = 1) -> Image.Image:
-    """One row per video, one column per (every n-th) frame. videos (b, c, f, h, w) in [-1, 1]."""
-    rows = [list(row[::every]) for row in _bytes(videos)]
-    return _sheet(rows, zoom)
-
-
-def check(path: str | Path, fps: float = 8.0, zoom: int = 1) -> str:
-    """The ending of a picture's file name, .gif or .png. Raises PictureError for what `save` cannot do."""
-    kind = Path(path).suffix.lower()
-    if kind not in (".gif", ".png"):
-        raise PictureError(f"expected a file name ending in .gif or .png, got {str(path)!r}")
-    if not 0.1 <= fps <= 50:  # a GIF counts in hundredths of a second, and viewers slow down what is faster than 2
-        raise PictureError(f"fps: expected 0.1 to 50 frames per second, got {fps}")
-    if zoom < 1:
-        raise PictureError(f"zoom: expected an integer >= 1, got {zoom}")
+    Args:
+        path: NAME.gif, NAME.png, NAME.webp or NAME.mp4.
+        fps: frames per second, 0.1 to 50.
+        zoom: 1 to 64.
+        replace: whether a file that is there may be replaced.
+        shape: (rows, columns, h, w) of the frames in one picture, to refuse one that is too large before the work.
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in ENDINGS:
+        raise PictureError(f"expected a file name ending in {', '.join(ENDINGS[:-1])} or .mp4, got {str(path)!r}")
+    # A GIF counts in hundredths of a second, and viewers slow down what is faster than two of them.
+    if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0.1 <= fps <= 50:
+        raise PictureError(f"fps: expected 0.1 to 50 frames per second, got {fps!r}")
+    whole_number("zoom", zoom, 1, MAX_ZOOM)
+    if shape is not None:
+        check_room(shape, zoom)
+    if kind == ".mp4":
+        _av()
+    if path.is_dir():
+        raise PictureError(f"expected the name of a file, got the folder {path}")
+    if not replace and (path.exists() or path.is_symlink()):
+        raise FileExistsError(f"{path} is there already; give another name, or --force (in Python: replace=True)")
     return kind
 
 
-def save(videos: torch.Tensor, path: str | Path, fps: float = 8.0, zoom: int = 2, columns: int | None = None) -> Path:
-    """Write videos (b, c, f, h, w) to `path`: .png = filmstrip, .gif = animation of all clips side by side.
+def save(
+    videos: Tensor,
+    path: str | Path,
+    fps: float = 8.0,
+    zoom: int = 2,
+    columns: int | None = None,
+    *,
+    known: Sequence[int] = (),
+    replace: bool = True,
+) -> Path:
+    """Write videos: .png is a filmstrip, .gif, .webp and .mp4 an animation of all clips side by side.
 
-    fps: frames per second of the animation. zoom: side of a video's pixel in the picture. columns: clips side by side
-    before a new row begins, by default 8. Raises PictureError.
+    A GIF counts in hundredths of a second: the pauses differ by one of them where `fps` needs it, so that the whole
+    has the right length. MP4 needs PyAV (`pip install minivdm[data]`) and loses detail, the others lose none of grey
+    videos; a GIF has 256 colours a frame.
+
+    Args:
+        videos: (b, c, f, h, w) in [-1, 1], c = 1 or 3.
+        path: where to; the ending says the format.
+        fps: frames per second of the animation, 0.1 to 50.
+        zoom: side of a video's pixel in the picture.
+        columns: clips side by side before a new row begins, by default 8; in a filmstrip frames, by default 16.
+        known: indices of frames that get a coloured border: those that were given.
+        replace: whether a file that is there may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        PictureError: for what is no video, NaN, bytes, and options out of range. FileExistsError: see `replace`.
     """
-    path = Path(path)
+    clips = frames_of(videos)
+    b, f, h, w = clips.shape[:4]
+    if columns is not None:
+        whole_number("columns", columns)
+    kind = check(path, fps, zoom, replace=replace)
+    if kind == ".png":
+        wrap = min(columns or WRAP, f)
+        check_room((b * -(-f // wrap), wrap, h, w), zoom)
+        return _write(Path(path), _png(filmstrip(videos, zoom=zoom, wrap=wrap, known=known)), replace)
+    wide = min(columns or 8, b)
+    check_room((-(-b // wide), wide, h, w), zoom)
+    return _write(Path(path), _animation(pages(clips, wide, zoom, known), kind, fps), replace)
+
+
+def save_comparison(
+    panels: Mapping[str, Tensor],
+    path: str | Path,
+    fps: float = 8.0,
+    zoom: int = 2,
+    *,
+    known: Mapping[str, Sequence[int]] | None = None,
+    replace: bool = True,
+) -> Path:
+    """Write several videos of the same clips beside each other, each under its name.
+
+    An animation has a row per clip and a column per panel; a filmstrip has a line per panel, clip by clip, and goes on
+    below after 16 frames.
+
+    Args:
+        panels: name -> videos (b, c, f, h, w), all of one shape.
+        known: name -> indices of frames with a coloured border, those that were given.
+        path, fps, zoom, replace: as for `save`.
+
+    Raises:
+        PictureError, FileExistsError: as for `save`.
+    """
+    shapes = {name: tuple(video.shape) for name, video in panels.items()}
+    if len(set(shapes.values())) != 1:
+        raise PictureError(f"panels: expected videos of one shape, got {shapes or 'none'}")
+    kind = check(path, fps, zoom, replace=replace)
+    (b, _, f, h, w), n = next(iter(shapes.values())), len(panels)
+    marks = {name: {int(i) % f for i in indices} for name, indices in (known or {}).items()}
+    if kind == ".png":
+        check_room((b * n * -(-f // WRAP), min(f, WRAP), h + 7, w), zoom)
+        return _write(Path(path), _png(strips(panels, zoom, min(WRAP, f), marks)), replace)
+    check_room((b, n, h + 7, w), zoom)
+    return _write(Path(path), _animation(panel_pages(panels, zoom, marks), kind, fps), replace)
+
+
+# ---- formats -----------------------------------------------------------------------------------------------------
+
+
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    if check(path, fps, zoom) == ".png":
-        filmstrip(videos, zoom=zoom).save(buffer, "PNG")
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _animation(images: list[Image.Image], kind: str, fps: float) -> bytes:
+    buffer = io.BytesIO()
+    if kind == ".mp4":
+        return _mp4(images, fps)
+    unit = 10 if kind == ".gif" else 1  # milliseconds of the format's clock
+    ticks = [round((k + 1) * 1000 / fps / unit) - round(k * 1000 / fps / unit) for k in range(len(images))]
+    pauses = [tick * unit for tick in ticks]
+    if kind == ".gif":
+        images = [_palette(image) for image in _distinct(images)]
+        images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=pauses, loop=0)
     else:
-        clips = _bytes(videos)  # (b f h w)
-        wide = columns or min(len(clips), 8)
-        pages = [
-            _sheet([list(frame[i : i + wide]) for i in range(0, len(frame), wide)], zoom)
-            for frame in clips.transpose(0, 1)
-        ]
-        pages[0].save(buffer, "GIF", save_all=True, append_images=pages[1:], duration=round(1000 / fps), loop=0)
-    write_atomic(path, buffer.getvalue())
+        images = _distinct(images)
+        images[0].save(
+            buffer, "WEBP", save_all=True, append_images=images[1:], duration=pauses, loop=0, lossless=True, quality=50
+        )
+    return buffer.getvalue()
+
+
+def _distinct(images: list[Image.Image]) -> list[Image.Image]:
+    """Pillow merges neighbours that are equal, and a tool that counts frames is misled. A corner pixel of the line
+    around everything, one grey level apart, keeps each frame."""
+    found = [images[0]]
+    for image in images[1:]:
+        if image.tobytes() == found[-1].tobytes():
+            image = image.copy()
+            grey = BORDER + 1 if image.getpixel((0, 0)) in (BORDER, (BORDER,) * 3) else BORDER
+            image.putpixel((0, 0), grey if image.mode == "L" else (grey,) * 3)
+        found.append(image)
+    return found
+
+
+def _palette(image: Image.Image) -> Image.Image:
+    """A picture with at most 256 colours. Greys with coloured borders stay exact, but that 1 becomes 0."""
+    if image.mode == "L":
+        return image
+    pixels = np.asarray(image)
+    marked = (pixels == MARK).all(-1)
+    grey = pixels[..., 0]
+    if not (marked | (pixels == grey[..., None]).all(-1)).all():
+        return image.quantize(256, dither=Image.Dither.NONE)
+    index = np.where(marked, 1, np.where(grey == 1, 0, grey)).astype(np.uint8)
+    made = Image.fromarray(index, "P")
+    colours = [[level] * 3 for level in range(256)]
+    colours[1] = list(MARK)
+    made.putpalette([value for colour in colours for value in colour])
+    return made
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ModuleNotFoundError as error:
+        raise PictureError("MP4 needs PyAV, which is not installed: pip install 'minivdm[data]'") from error
+    return av
+
+
+def _mp4(images: list[Image.Image], fps: float) -> bytes:
+    """H.264 in 4:2:0, which every browser plays; its sides are even, so a line of grey is added where needed."""
+    av = _av()
+    width, height = (side + side % 2 for side in images[0].size)
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"crf": "12", "threads": "1"}
+        for image in images:
+            even = Image.new("RGB", (width, height), (BORDER,) * 3)
+            even.paste(image)
+            container.mux(stream.encode(av.VideoFrame.from_image(even)))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes, replace: bool) -> Path:
+    write_atomic(path, data, replace=replace)
     return path
-
-
-def _sheet(rows: list[list[torch.Tensor]], zoom: int) -> Image.Image:
-    """Tiles (h, w[, 3]) laid out in rows with a one-pixel line between them."""
-    first = rows[0][0]
-    height, width = first.shape[0] * zoom + 1, first.shape[1] * zoom + 1
-    sheet = Image.new(
-        "L" if first.ndim == 2 else "RGB",
-        (max(map(len, rows)) * width + 1, len(rows) * height + 1),
-        BORDER if first.ndim == 2 else (BORDER,) * 3,
-    )
-    for i, row in enumerate(rows):
-        for j, tile in enumerate(row):
-            image = Image.fromarray(tile.contiguous().numpy())
-            if zoom != 1:
-                image = image.resize((width - 1, height - 1), Image.Resampling.NEAREST)
-            sheet.paste(image, (j * width + 1, i * height + 1))
-    return sheet
