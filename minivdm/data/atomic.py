@@ -18,8 +18,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
     import msvcrt
 
-#: Names of half-written files: a dot, the beginning of the final name, sixteen random digits.
-TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{16}\.tmp$", re.DOTALL)
+#: Names of half-written files: a dot, the beginning of the final name, twelve random digits.
+TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{12}\.tmp$", re.DOTALL)
 
 
 def write_atomic(path: str | Path, data: bytes, *, replace: bool = True) -> None:
@@ -38,14 +38,14 @@ def write_atomic(path: str | Path, data: bytes, *, replace: bool = True) -> None
     """
     path = Path(path)
     # 40 characters are at most 160 bytes: with what is added the name stays below the 255 of file systems.
-    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     made = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(os.open(temporary, flags, 0o666), "wb") as handle:
             made = True
-            _lock(handle.fileno())  # so that `remove_leftovers` of another process leaves it alone
+            _lock(handle.fileno())  # so that `remove_unfinished` of another process leaves it alone
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
@@ -98,7 +98,7 @@ def free_name(path: str | Path) -> Path:
     return found
 
 
-def remove_leftovers(folder: str | Path) -> list[Path]:
+def remove_unfinished(folder: str | Path) -> list[Path]:
     """Remove what killed writers left in a folder (not in its sub-folders), but nothing that is being written.
 
     Returns:
