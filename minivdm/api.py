@@ -1,0 +1,171 @@
+"""What a user starts with: load weights, make and edit videos, write them. `import minivdm` offers these names.
+
+Every function is the task of the same name in `minivdm.tasks`, asked in digits and with a seed instead of a label
+tensor and a generator; whatever else a task takes is handed on by its name, and checked by the task.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minivdm import tasks
+from minivdm.core.guards import BadArgument, whole
+from minivdm.data import writing
+from minivdm.training import pretrained
+
+#: Seeds that torch.Generator takes on every device.
+LARGEST_SEED = 2**63 - 1
+
+
+def load(name: str | Path = "moving-mnist-32", device: str | torch.device = "cpu") -> pretrained.TrainedDenoiser:
+    """A trained denoiser, ready to sample.
+
+    Args:
+        name: weights that ship (`minivdm.available()` lists them), a .safetensors file, or the folder of a run.
+        device: "cpu", "cuda" or "mps".
+
+    Raises:
+        pretrained.UnknownWeights, pretrained.DamagedWeights: no such weights, or not as they were written.
+    """
+    return pretrained.load(name, device)
+
+
+def available() -> list[str]:
+    """Names of the weights that ship."""
+    return pretrained.available()
+
+
+def generate(
+    model: Any,
+    digits: Sequence[int] | None = None,
+    *,
+    count: int = 1,
+    weight: float | None = None,
+    seed: int = 0,
+    **task: Any,
+) -> Tensor:
+    """New videos (count, c, f, h, w) in [-1, 1].
+
+    Args:
+        model: what `load` returns.
+        digits: what each clip shall show, such as [3] or [3, 7]; None leaves it to the network.
+        count: how many clips.
+        weight: of the guidance towards the digits, 0 for none (VDM eq 6); by default 1 where digits are given.
+        seed: the same seed makes the same clips.
+        **task: further arguments of `minivdm.tasks.generate`, by name.
+    """
+    whole("count", count)
+    made = tasks.generate(model, count=count, **_asked(tasks.generate, model, digits, weight, seed, task))
+    return made.clamp(-1, 1)
+
+
+def extend(
+    model: Any,
+    video: Tensor,
+    frames: int,
+    digits: Sequence[int] | None = None,
+    *,
+    weight: float | None = None,
+    seed: int = 0,
+    **task: Any,
+) -> Tensor:
+    """The videos (b, c, n, h, w) continued to `frames` frames, block by block.
+
+    digits, weight, seed: as for `generate`. **task: further arguments of `minivdm.tasks.extend`, by name.
+    """
+    return tasks.extend(model, video, frames, **_asked(tasks.extend, model, digits, weight, seed, task))
+
+
+def interpolate(
+    model: Any,
+    video: Tensor,
+    between: int,
+    digits: Sequence[int] | None = None,
+    *,
+    weight: float | None = None,
+    seed: int = 0,
+    **task: Any,
+) -> Tensor:
+    """`between` new frames between any two neighbours of the videos (b, c, n, h, w).
+
+    digits, weight, seed: as for `generate`. **task: further arguments of `minivdm.tasks.interpolate`, by name.
+    """
+    return tasks.interpolate(model, video, between, **_asked(tasks.interpolate, model, digits, weight, seed, task))
+
+
+def super_resolve(
+    model: Any,
+    video: Tensor,
+    space: int = 2,
+    every: int = 1,
+    digits: Sequence[int] | None = None,
+    *,
+    weight: float | None = None,
+    seed: int = 0,
+    **task: Any,
+) -> Tensor:
+    """The small videos (b, c, n, h, w) with `space` times the pixels along each side and `every` times the frames.
+
+    digits, weight, seed: as for `generate`. **task: further arguments of `minivdm.tasks.super_resolve`, by name.
+    """
+    asked = _asked(tasks.super_resolve, model, digits, weight, seed, task)
+    return tasks.super_resolve(model, video, space, every, **asked)
+
+
+def save(video: Tensor, path: str | Path, **options: Any) -> Path:
+    """Write videos (b, c, f, h, w) as .gif, .png, .webp or .mp4: `minivdm.data.writing.save`, which has the options."""
+    return writing.save(video, path, **options)
+
+
+def save_gif(video: Tensor, path: str | Path, **options: Any) -> Path:
+    """Write videos (b, c, f, h, w) as an animation; options as for `minivdm.data.writing.save`.
+
+    Raises:
+        BadArgument: a name that does not end in .gif, and what is no video.
+    """
+    if Path(path).suffix.lower() != ".gif":
+        raise BadArgument(f"path: expected a name ending in .gif, got {str(path)!r}; `save` writes other formats")
+    return writing.save(video, path, **options)
+
+
+def _asked(
+    function: Callable[..., Any],
+    model: Any,
+    digits: Sequence[int] | None,
+    weight: float | None,
+    seed: int,
+    task: dict[str, Any],
+) -> dict[str, Any]:
+    """The task's arguments: labels, weight, generator, and the rest, whose names are held against its signature."""
+    taken = inspect.signature(function).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    unknown = [name for name in task if name not in taken and not open_ended]
+    if unknown:
+        raise BadArgument(f"{function.__name__}: no argument named {', '.join(unknown)}; there are {', '.join(taken)}")
+    found = dict(task)
+    if digits is not None:
+        if "labels" in found:
+            raise BadArgument("expected digits or labels, got both")
+        if not isinstance(digits, Sequence) or not digits:
+            raise BadArgument(f"digits: expected a list of digits such as [3], got {digits!r}")
+        found["labels"] = tasks.multi_hot([whole("digits", digit, 0) for digit in digits], _labels(model))
+    labelled = found.get("labels") is not None
+    found["weight"] = (1.0 if labelled else 0.0) if weight is None else weight
+    if "generator" not in found:
+        device = next(model.parameters()).device if isinstance(model, torch.nn.Module) else "cpu"
+        found["generator"] = torch.Generator(device).manual_seed(whole("seed", seed, 0, LARGEST_SEED))
+    return found
+
+
+def _labels(model: Any) -> int:
+    """How many classes the model knows."""
+    classes = getattr(getattr(model, "config", None), "labels", 10)
+    if not classes:
+        raise BadArgument("digits: expected a model that was trained with labels, got one without")
+    return int(classes)
