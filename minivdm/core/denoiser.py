@@ -1,34 +1,21 @@
-r"""A denoiser, (z, t) -> x_hat, made of a network, a noise schedule and a prediction target.
+r"""A denoiser, (z, t) -> x_hat, made of a network, a noise schedule and a prediction target (see targets).
 
-Whatever a network F is asked to predict, the denoiser is an affine map around it (Karras et al. 2022, "EDM",
-eq 7):
-
-    x_hat = skip z + out F(in z, lambda)
-
-    target    skip                             out                                  F learns
-    x         0                                1                                    x
-    eps       1 / alpha                        -sigma / alpha                       eps
-    v         alpha / (alpha^2 + sigma^2)      -sigma / (alpha^2 + sigma^2)         alpha eps - sigma x
-    score     1 / alpha                        sigma^2 / alpha                      -eps / sigma
-    edm       Karras's, for z / alpha with noise sigma / alpha: a v with unit variance in and out
-
-An error of F is thus an error of x_hat over `out`: ||F - F*||^2 = ||x - x_hat||^2 / out^2, and the choice of
-a target is, as far as the loss goes, the choice of a weight (Salimans & Ho 2022, section 4).
+Its conditions go by name: `denoiser.given(labels, text=...)` binds them and is (z, t) -> x_hat again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from minivdm.core.gaussian import diffuse, expand, noise_like
+from minivdm.core.guards import BadArgument, BadType, floating, one_of, real
 from minivdm.core.schedules import Schedule, as_time
-
-TARGETS = ("x", "eps", "v", "score", "edm")
-WEIGHTINGS = (*TARGETS, "truncated_snr", "min_snr", "elbo")
+from minivdm.core.targets import TARGETS, Preconditioning, loss_weight, preconditioning, stratified_times
 
 
 class Denoise(Protocol):
@@ -40,72 +27,11 @@ class Denoise(Protocol):
     def __call__(self, z: Tensor, t: Any, /) -> Tensor: ...
 
 
-class Preconditioning(NamedTuple):
-    """x_hat = skip z + out F(scale z): float64 coefficients of the shape of alpha and sigma."""
+@runtime_checkable
+class Conditional(Denoise, Protocol):
+    """A denoiser that takes conditions: `given(labels)`, or others by name, is (z, t) -> x_hat; `given(None)`: none."""
 
-    skip: Tensor
-    out: Tensor
-    scale: Tensor
-
-
-def preconditioning(target: str, alpha: Tensor, sigma: Tensor, sigma_data: float = 1.0) -> Preconditioning:
-    """The three coefficients of a target at signal `alpha` and noise `sigma`.
-
-    `sigma_data`, the standard deviation of the clean data, matters to "edm" alone (Karras et al. 2022, table
-    1: c_skip, c_out, c_in for y = z / alpha, whose noise has standard deviation sigma / alpha).
-    """
-    zero, one = torch.zeros_like(alpha), torch.ones_like(alpha)
-    if target == "x":
-        return Preconditioning(zero, one, one)
-    if target == "eps":
-        return Preconditioning(1 / alpha, -sigma / alpha, one)
-    if target == "v":
-        norm = alpha**2 + sigma**2  # 1 where variance is preserved
-        return Preconditioning(alpha / norm, -sigma / norm, one)
-    if target == "score":
-        return Preconditioning(1 / alpha, sigma**2 / alpha, one)
-    if target == "edm":
-        std = (alpha**2 * sigma_data**2 + sigma**2).sqrt()  # of z
-        return Preconditioning(alpha * sigma_data**2 / std**2, sigma * sigma_data / std, 1 / std)
-    raise ValueError(f"expected a target out of {TARGETS}, got {target!r}")
-
-
-def loss_weight(
-    weighting: str, t: Tensor, schedule: Schedule, sigma_data: float = 1.0, min_snr_gamma: float = 5.0
-) -> Tensor:
-    """w(lambda_t) in E[w ||x - x_hat||^2] (VDM eq 2), float64, of t's shape.
-
-    "x": 1. "eps": SNR. "v": SNR + 1 in VP. "score", "edm": likewise the weight under which that target has
-    weight 1. "truncated_snr": max(SNR, 1) (Salimans & Ho 2022). "min_snr": min(SNR, gamma) (Hang et al. 2023;
-    for v-prediction it amounts to min(SNR, gamma) / (SNR + 1) on the error of v). "elbo": -(1/2) SNR
-    dlambda/dt, whose expectation over uniform t, times the number of values in x, is the variational bound's
-    diffusion part in nats (Kingma et al. 2021).
-    """
-    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-    snr = (alpha / sigma) ** 2
-    if weighting in TARGETS:
-        return preconditioning(weighting, alpha, sigma, sigma_data).out ** -2
-    if weighting == "truncated_snr":
-        return snr.clamp(min=1)
-    if weighting == "min_snr":
-        return snr.clamp(max=min_snr_gamma)
-    if weighting == "elbo":
-        return snr * (schedule.diffusion(t) / sigma) ** 2 / 2  # g^2 = -sigma^2 dlambda/dt
-    raise ValueError(f"expected a weighting out of {WEIGHTINGS}, got {weighting!r}")
-
-
-def stratified_times(
-    n: int, schedule: Schedule, generator: torch.Generator | None = None, device: torch.device | None = None
-) -> Tensor:
-    """n times uniform on [t_min, 1], one in each n-th of it, in float64 on the generator's device.
-
-    They vary less than independent ones; Kingma et al. 2021, appendix I.1, share one offset to the same end.
-    """
-    device = device if generator is None else generator.device
-    where = "cpu" if device is None or torch.device(device).type == "mps" else device  # mps has no float64
-    u = torch.rand(n, generator=generator, device=device).to(where, torch.float64)
-    u = (torch.arange(n, device=u.device) + u) / n
-    return schedule.t_min + (1 - schedule.t_min) * u
+    def given(self, labels: Tensor | None = None) -> Denoise: ...
 
 
 class Loss(NamedTuple):
@@ -119,9 +45,11 @@ class Loss(NamedTuple):
 class Denoiser(nn.Module):
     """x_hat(z, t), an estimate of E[x | z_t = z], from a network trained to predict `target`.
 
-    network: called `network(z, log_snr)` with z like x, e.g. (b, c, f, h, w), and log_snr (b,), and with the
-        keywords `labels` and `frame_mask` where there are any. Returns a tensor like z.
-    target: "x", "eps", "v", "score" or "edm". sigma_data: standard deviation of the data, for "edm".
+    network: called `network(z, log_snr, **conditions)` with z like x, e.g. (b, c, f, h, w), log_snr (b,), and those
+        conditions that are given, by name, each with the batch first: `labels`, or whatever its `forward` names; a
+        `frame_mask` may do without the batch. Returns a tensor like z. Where zeros of a condition stand for its
+        absence, `network.zero_is_absent` names it.
+    target: "x", "eps", "v", "score", "velocity" or "edm". sigma_data: standard deviation of the data, for "edm".
     bounds: range of the data where they have one, (-1, 1) for videos; `loss` then refuses others.
     """
 
@@ -134,38 +62,64 @@ class Denoiser(nn.Module):
         bounds: tuple[float, float] | None = None,
     ):
         super().__init__()
-        if target not in TARGETS:
-            raise ValueError(f"expected a target out of {TARGETS}, got {target!r}")
-        if not sigma_data > 0:
-            raise ValueError(f"expected sigma_data > 0, got {sigma_data}")
+        one_of("target", target, TARGETS)
+        real("sigma_data", sigma_data, least=0, above=True)
+        if not callable(network) or not isinstance(schedule, Schedule):
+            got = f"{type(network).__name__} and {type(schedule).__name__}"
+            raise BadType(f"network, schedule: expected a network and a Schedule, got {got}")
+        if bounds is not None and not bounds[0] < bounds[1]:
+            raise BadArgument(f"bounds: expected low < high, got {bounds}")
         self.network, self.schedule, self.target, self.sigma_data = network, schedule, target, sigma_data
         self.bounds = bounds
 
-    def predict(
-        self, z: Tensor, t: Tensor | float, labels: Tensor | None = None, frame_mask: Tensor | None = None
-    ) -> tuple[Tensor, Preconditioning]:
+    def _bind(self, z: Tensor, conditions: Mapping[str, Tensor | None], dtype: torch.dtype) -> dict[str, Tensor]:
+        """The conditions that are given, one row a sample, where and in what precision the network wants them."""
+        given = {name: value for name, value in conditions.items() if value is not None}
+        check_conditions(self.network, given)
+        bound = {}
+        for name, value in given.items():
+            if name != "frame_mask":
+                if value.shape[0] not in (1, len(z)):
+                    raise BadArgument(f"expected {name} for 1 or {len(z)} samples, got {value.shape[0]}")
+                value = value.expand(len(z), *value.shape[1:])
+            as_float = value.is_floating_point() or name == "labels"
+            bound[name] = value.to(z.device, dtype if as_float else value.dtype)
+        return bound
+
+    def predict(self, z: Tensor, t: Tensor | float, **conditions: Tensor | None) -> tuple[Tensor, Preconditioning]:
         """The network's own output F (like z), and the coefficients that turn it into x_hat."""
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        coefficients = preconditioning(self.target, alpha, sigma, self.sigma_data)
-        log_snr = self.schedule.log_snr(t).to(z.device, z.dtype).expand(z.shape[0])
-        given = {"labels": labels, "frame_mask": frame_mask}
-        conditions = {name: value for name, value in given.items() if value is not None}
-        output = self.network(expand(coefficients.scale, z) * z, log_snr, **conditions)
+        if floating("z", z).ndim == 0 or z.numel() == 0:
+            raise BadArgument(f"z: expected latents with a batch first, none of them empty, got shape {tuple(z.shape)}")
+        t, schedule = as_time(t), self.schedule
+        slopes = (schedule.alpha_slope(t), schedule.sigma_slope(t)) if self.target == "velocity" else None
+        coefficients = preconditioning(self.target, schedule.alpha(t), schedule.sigma(t), self.sigma_data, slopes)
+        weight = next(self.network.parameters(), z) if isinstance(self.network, nn.Module) else z
+        dtype = weight.dtype if weight.is_floating_point() else z.dtype
+        # Where the SNR is 0 or infinite the network is told the last finite one.
+        log_snr = schedule.log_snr(t.clamp(schedule.t_min, schedule.t_max)).to(z.device, dtype).expand(len(z))
+        scaled = (expand(coefficients.scale, z) * z).to(dtype)
+        output = self.network(scaled, log_snr, **self._bind(z, conditions, dtype))
+        if not isinstance(output, Tensor) or output.shape != z.shape:
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise BadArgument(f"network: expected an output of its input's shape {tuple(z.shape)}, got {got}")
         return output.to(z.dtype), coefficients  # under autocast the network answers in half precision
 
     def forward(
-        self, z: Tensor, t: Tensor | float, labels: Tensor | None = None, frame_mask: Tensor | None = None
+        self, z: Tensor, t: Tensor | float, labels: Tensor | None = None, **conditions: Tensor | None
     ) -> Tensor:
-        """x_hat, of z's shape. t: scalar or (b,)."""
-        output, (skip, out, _) = self.predict(z, t, labels, frame_mask)
+        """x_hat, of z's shape. t: scalar or (b,). labels and others: see `given`."""
+        output, (skip, out, _) = self.predict(z, t, labels=labels, **conditions)
         return expand(skip, z) * z + expand(out, z) * output
 
-    def given(self, labels: Tensor | None, frame_mask: Tensor | None = None) -> Conditioned:
-        """The denoiser of p(x | labels), again (z, t) -> x_hat; `given(None)` is the unconditional one.
+    def given(self, labels: Tensor | None = None, **conditions: Tensor | None) -> Conditioned:
+        """The denoiser of p(x | conditions), again (z, t) -> x_hat; `given(None)` is the unconditional one.
 
-        labels: (b, n_labels) or (b, f, n_labels) multi-hot; (1, ...) serves every sample alike.
+        labels: (b, n_labels) or (b, f, n_labels) multi-hot; (1, ...) serves every sample alike, and so for any other
+        condition that the network takes, by its name. BadType for a name that it does not take.
         """
-        return Conditioned(self, labels, frame_mask)
+        given = {name: value for name, value in {"labels": labels, **conditions}.items() if value is not None}
+        check_conditions(self.network, given)
+        return Conditioned(self, given)
 
     def loss(
         self,
@@ -173,32 +127,38 @@ class Denoiser(nn.Module):
         *,
         labels: Tensor | None = None,
         label_drop: float = 0.1,
-        frame_mask: Tensor | None = None,
         t: Tensor | None = None,
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
         weighting: str | Callable[[Tensor], Tensor] = "v",
+        drop: Mapping[str, float] | None = None,
+        **conditions: Tensor | None,
     ) -> Loss:
         """E over t and eps of w(lambda_t) ||x - x_hat(z_t)||^2 / (values per sample) (VDM eq 2).
 
-        x: clean data, (b, ...), e.g. videos (b, c, f, h, w) in [-1, 1]. labels: as in `given`; a sample's
+        x: clean data, (b, ...), e.g. videos (b, c, f, h, w) in [-1, 1]. labels, conditions: as in `given`; a sample's
         labels are zeroed as a whole with probability `label_drop`, which teaches the unconditional model (Ho &
-        Salimans 2021). t: (b,) times, stratified over [0, 1] where None. noise: eps, drawn where None.
-        weighting: a name known to `loss_weight`, or a function of lambda (float64) that returns w.
-        Raises TypeError for integers, DataRangeError for x outside `bounds` (not looked for on an accelerator,
-        which would have to be waited for), ValueError for a label_drop outside [0, 1] and shapes that do not fit.
+        Salimans 2021), another condition with probability `drop[name]`, each by itself. t: (b,) times, stratified
+        where None. noise: eps, drawn where None. weighting: a name known to `loss_weight`, or a function of lambda
+        (float64) that returns w.
+        Raises BadType for integers, DataRangeError for x outside `bounds` (not looked for on an accelerator, which
+        would have to be waited for), BadArgument for a probability outside [0, 1] and shapes that do not fit.
         """
         _check_data(x, self.bounds)
-        if not 0 <= label_drop <= 1:
-            raise ValueError(f"expected a label_drop probability in [0, 1], got {label_drop}")
+        given = {name: value for name, value in {"labels": labels, **conditions}.items() if value is not None}
+        dropped = {"labels": real("label_drop", label_drop, 0, 1), **(drop or {})}
+        if unknown := dropped.keys() - given.keys() - {"labels"}:
+            raise BadArgument(f"drop: expected names of given conditions, {sorted(given)}, got {sorted(unknown)}")
         b = x.shape[0]
         t = stratified_times(b, self.schedule, generator, x.device) if t is None else as_time(t).expand(b)
         noise = noise_like(x, generator) if noise is None else noise
-        if labels is not None and label_drop > 0:
-            labels = drop_labels(labels, label_drop, generator)
+        for name in [name for name in given if name in dropped]:
+            if real(f"drop[{name!r}]", dropped[name], 0, 1) > 0:
+                rows = given[name].expand(b, *given[name].shape[1:]) if given[name].shape[0] == 1 else given[name]
+                given[name] = drop_labels(rows, dropped[name], generator)
 
         z = diffuse(x, t, self.schedule, noise)
-        output, (skip, out, _) = self.predict(z, t, labels, frame_mask)
+        output, (skip, out, _) = self.predict(z, t, **given)
         # F* = (x - skip z) / out, in terms of x and eps: no float32 difference is divided by a small number.
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         goal = expand((1 - skip * alpha) / out, x) * x - expand(skip * sigma / out, x) * noise
@@ -213,37 +173,91 @@ class Denoiser(nn.Module):
         return Loss(per_sample.mean(), per_sample, log_snr)
 
 
-class DataRangeError(ValueError):
+class DataRangeError(BadArgument):
     """Clean data outside the range that they should lie in, such as pixels in 0 .. 255."""
 
 
 def _check_data(x: Tensor, bounds: tuple[float, float] | None) -> None:
-    if not x.is_floating_point():
-        raise TypeError(f"expected floating-point data, got {x.dtype}; 8-bit pixels become x / 127.5 - 1")
-    if bounds is not None and x.device.type == "cpu" and x.numel():
-        low, high = (float(end) for end in torch.aminmax(x))
+    if floating("x", x).ndim == 0 or x.numel() == 0:
+        raise BadArgument(f"x: expected data with a batch first, none of them empty, got shape {tuple(x.shape)}")
+    if bounds is not None and x.device.type == "cpu":
+        low, high = (float(end) for end in torch.aminmax(x.detach()))
         if not (low >= bounds[0] - 1e-3 and high <= bounds[1] + 1e-3):  # NaN as well; 1e-3 is for rounding
-            raise DataRangeError(f"expected data in {list(bounds)}, got {low:.4g} to {high:.4g}")
+            raise DataRangeError(f"x: expected data in {list(bounds)}, got {low:.4g} to {high:.4g}")
+
+
+def _bare(network: Any) -> Any:
+    """The network itself, without what compiles it or spreads it over processes."""
+    while inner := getattr(network, "_orig_mod", None) or getattr(network, "module", None):
+        network = inner
+    return network
+
+
+def check_conditions(network: Any, conditions: Mapping[str, Any]) -> None:
+    """BadType for a condition that is no tensor, or whose name `network.forward` does not take."""
+    for name, value in conditions.items():
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            got = "a scalar" if isinstance(value, Tensor) else type(value).__name__
+            raise BadType(f"{name}: expected a tensor with the batch first, got {got}")
+    if not conditions:
+        return
+    parameters = list(inspect.signature(getattr(_bare(network), "forward", network)).parameters.values())
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    names = [p.name for p in parameters[2:]]  # after z and log_snr
+    if unknown := [name for name in conditions if name not in names]:
+        raise BadType(f"conditions: this network takes {', '.join(names) or 'none'}; got {', '.join(unknown)}")
 
 
 class Conditioned:
-    """A denoiser with its condition bound: (z, t) -> x_hat, differentiable in z, carrying `.schedule`."""
+    """A denoiser with its conditions bound: (z, t) -> x_hat, differentiable in z, carrying `.schedule`."""
 
-    def __init__(self, denoiser: Denoiser, labels: Tensor | None, frame_mask: Tensor | None = None) -> None:
-        self.denoiser, self.labels, self.frame_mask = denoiser, labels, frame_mask
-        self.schedule = denoiser.schedule
+    def __init__(self, denoiser: Denoiser, conditions: Mapping[str, Tensor]) -> None:
+        self.denoiser, self.conditions, self.schedule = denoiser, dict(conditions), denoiser.schedule
 
     def __call__(self, z: Tensor, t: Tensor | float) -> Tensor:
-        labels = self.labels
-        if labels is not None:
-            if labels.shape[0] not in (1, z.shape[0]):
-                raise ValueError(f"expected labels for 1 or {z.shape[0]} samples, got {labels.shape[0]}")
-            labels = labels.to(z.device, z.dtype).expand(z.shape[0], *labels.shape[1:])
-        return self.denoiser(z, t, labels, self.frame_mask)
+        return self.denoiser(z, t, **self.conditions)
+
+
+def both(first: Denoise, second: Denoise, z: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+    """first(z, t) and second(z, t), in one batch of twice the size where both are one network with other conditions.
+
+    A condition that one of them lacks is zero there, if the network says that zeros mean that (`zero_is_absent`);
+    otherwise, and for denoisers of any other kind, two calls are made.
+    """
+    one, two = (Conditioned(d, {}) if isinstance(d, Denoiser) else d for d in (first, second))
+    if isinstance(one, Conditioned) and isinstance(two, Conditioned) and one.denoiser is two.denoiser:
+        joined = _joined(one, two, len(z))
+        if joined is not None:
+            times = as_time(t)
+            times = times.expand(len(z)).repeat(2) if times.ndim else times
+            x_hat = one.denoiser(torch.cat([z, z]), times, **joined)
+            return x_hat[: len(z)], x_hat[len(z) :]
+    return first(z, t), second(z, t)
+
+
+def _joined(one: Conditioned, two: Conditioned, b: int) -> dict[str, Tensor] | None:
+    """The conditions of both, (2b, ...), or None where they do not fit into one batch."""
+    joined: dict[str, Tensor] = {}
+    for name in one.conditions.keys() | two.conditions.keys():
+        parts = [denoise.conditions.get(name) for denoise in (one, two)]
+        there = [part for part in parts if part is not None]
+        if name == "frame_mask":
+            if len(there) < 2 or there[0] is not there[1] or there[0].ndim != 2:
+                return None
+            joined[name] = there[0]
+            continue
+        if len(there) < 2 and name not in getattr(_bare(one.denoiser.network), "zero_is_absent", ()):
+            return None
+        if there[0].shape[1:] != there[-1].shape[1:] or any(len(part) not in (1, b) for part in there):
+            return None
+        rows = [torch.zeros_like(there[0]) if part is None else part for part in parts]
+        joined[name] = torch.cat([row.expand(b, *row.shape[1:]) for row in rows])
+    return joined
 
 
 def drop_labels(labels: Tensor, probability: float, generator: torch.Generator | None = None) -> Tensor:
-    """Labels with whole samples zeroed, each with the given probability. labels: (b, n) or (b, f, n)."""
+    """Labels with whole samples zeroed, each with the given probability. labels: (b, ...), or any other condition."""
     device = labels.device if generator is None else generator.device
-    keep = torch.rand(labels.shape[0], generator=generator, device=device) >= probability
+    keep = torch.rand(labels.shape[0], generator=generator, device=device) >= real("probability", probability, 0, 1)
     return labels * expand(keep.to(labels), labels)

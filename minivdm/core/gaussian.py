@@ -1,4 +1,4 @@
-r"""The Gaussian algebra of diffusion: noising, transitions, posteriors, and the four names of one prediction.
+r"""The Gaussian algebra of diffusion: noising, transitions, posteriors, and the five names of one prediction.
 
 Everything rests on z_t = alpha_t x + sigma_t eps with eps ~ N(0, I). Knowing z, any one of
 
@@ -6,9 +6,13 @@ Everything rests on z_t = alpha_t x + sigma_t eps with eps ~ N(0, I). Knowing z,
 
 gives the other three, for any alpha and sigma (Ho et al. 2022, "Video diffusion models" (VDM), section 2;
 Salimans & Ho 2022, "Progressive distillation", appendix D, for v). The conversions are named
-`<result>_from_<given>` and all take `(z, given, alpha, sigma)`. A coefficient is a number, a 0-d tensor, a
-`(b,)` tensor (one per sample), or a tensor that broadcasts against z; z has any shape with the batch first,
-e.g. (b, c, f, h, w).
+`<result>_from_<given>` and all take `(z, given, alpha, sigma)`. A fifth name is the velocity, the slope in t of z at
+fixed x and eps,
+
+    velocity = alpha' x + sigma' eps                                    (Lipman et al. 2023, "Flow matching"),
+
+whose conversions take the two slopes as well. A coefficient is a number, a 0-d tensor, a `(b,)` tensor (one per
+sample), or a tensor that broadcasts against z; z has any shape with the batch first, e.g. (b, c, f, h, w).
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from minivdm.core.guards import BadArgument
 from minivdm.core.schedules import Schedule, as_time
 
 
@@ -51,7 +56,7 @@ def expand(coefficient: Tensor | float, z: Tensor) -> Tensor:
     pairs = zip(coefficient.shape, z.shape, strict=False)
     if coefficient.ndim == z.ndim and all(n in (1, m) for n, m in pairs):
         return coefficient
-    raise ValueError(
+    raise BadArgument(
         f"expected a scalar, one value per sample ({tuple(z.shape)[:1]}) or a shape that broadcasts against "
         f"{tuple(z.shape)}, got {tuple(coefficient.shape)}"
     )
@@ -65,7 +70,7 @@ def noise_like(z: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 def _same_shape(z: Tensor, other: Tensor, name: str) -> None:
     if z.shape != other.shape:
-        raise ValueError(f"expected {name} of the latent's shape {tuple(z.shape)}, got {tuple(other.shape)}")
+        raise BadArgument(f"expected {name} of the latent's shape {tuple(z.shape)}, got {tuple(other.shape)}")
 
 
 def _coefficients(
@@ -74,7 +79,7 @@ def _coefficients(
     _same_shape(z, given, "a prediction")
     for name, value in (("alpha", alpha), ("sigma", sigma)):
         if name == divides_by and bool((torch.as_tensor(value) == 0).any()):
-            raise ValueError(f"this conversion divides by {name}, which must not be 0, got {value}")
+            raise BadArgument(f"this conversion divides by {name}, which must not be 0, got {value}")
     return expand(alpha, z), expand(sigma, z)
 
 
@@ -102,7 +107,7 @@ def ordered(s: Tensor | float, t: Tensor | float) -> tuple[Tensor, Tensor]:
     """Two times in float64; ValueError unless s < t everywhere."""
     s, t = as_time(s), as_time(t)
     if t.device.type == "cpu" and s.device.type == "cpu" and not bool((s < t).all()):
-        raise ValueError(f"expected s < t (s is the cleaner time), got s={s.tolist()} and t={t.tolist()}")
+        raise BadArgument(f"expected s < t (s is the cleaner time), got s={s.tolist()} and t={t.tolist()}")
     return s, t
 
 
@@ -121,14 +126,16 @@ def posterior(z: Tensor, x: Tensor, s: Tensor | float, t: Tensor | float, schedu
     """q(z_s | z_t, x) for s < t: where z_t came from, if the clean data were x (VDM eq 3).
 
     mean = e^{lambda_t - lambda_s} (alpha_s / alpha_t) z_t + (1 - e^{lambda_t - lambda_s}) alpha_s x,
-    variance = (1 - e^{lambda_t - lambda_s}) sigma_s^2 (shape of the times, float64).
+    variance = (1 - e^{lambda_t - lambda_s}) sigma_s^2 (shape of the times, float64). Where alpha_t = 0, z_t says
+    nothing of x and weighs nothing: q(z_s | x) is left.
     """
     s, t = ordered(s, t)
     _same_shape(z, x, "x")
     change = schedule.log_snr(t) - schedule.log_snr(s)  # negative: the SNR falls from s to t
     kept, fresh = change.exp(), -torch.expm1(change)
     alpha_s, alpha_t = schedule.alpha(s), schedule.alpha(t)
-    mean = expand(kept * alpha_s / alpha_t, z) * z + expand(fresh * alpha_s, z) * x
+    of_z = (kept * alpha_s / alpha_t).where(alpha_t > 0, 0.0)  # not 0 / 0, where the SNR is 0
+    mean = expand(of_z, z) * z + expand(fresh * alpha_s, z) * x
     return Gaussian(mean, fresh * schedule.sigma(s) ** 2)
 
 
@@ -203,3 +210,36 @@ def score_from_eps(z: Tensor, eps: Tensor, alpha: Tensor | float, sigma: Tensor 
 def score_from_v(z: Tensor, v: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
     """score of the noise that v stands for."""
     return score_from_eps(z, eps_from_v(z, v, alpha, sigma), alpha, sigma)
+
+
+# ---- velocity: the slope of z in t; slopes are (alpha', sigma') -----------------------------------------------
+
+Slopes = tuple[Tensor | float, Tensor | float]
+
+
+def velocity_from_x(z: Tensor, x: Tensor, alpha: Tensor | float, sigma: Tensor | float, slopes: Slopes) -> Tensor:
+    """alpha' x + sigma' eps with eps = (z - alpha x) / sigma."""
+    return expand(slopes[0], z) * x + expand(slopes[1], z) * eps_from_x(z, x, alpha, sigma)
+
+
+def velocity_from_eps(z: Tensor, eps: Tensor, alpha: Tensor | float, sigma: Tensor | float, slopes: Slopes) -> Tensor:
+    """alpha' x + sigma' eps with x = (z - sigma eps) / alpha."""
+    return expand(slopes[0], z) * x_from_eps(z, eps, alpha, sigma) + expand(slopes[1], z) * eps
+
+
+def x_from_velocity(
+    z: Tensor, velocity: Tensor, alpha: Tensor | float, sigma: Tensor | float, slopes: Slopes
+) -> Tensor:
+    """x = (sigma' z - sigma velocity) / (alpha sigma' - sigma alpha'): z - t velocity on the flow path."""
+    alpha, sigma = _coefficients(z, velocity, alpha, sigma)
+    alpha_slope, sigma_slope = expand(slopes[0], z), expand(slopes[1], z)
+    return (sigma_slope * z - sigma * velocity) / (alpha * sigma_slope - sigma * alpha_slope)
+
+
+def eps_from_velocity(
+    z: Tensor, velocity: Tensor, alpha: Tensor | float, sigma: Tensor | float, slopes: Slopes
+) -> Tensor:
+    """eps = (alpha velocity - alpha' z) / (alpha sigma' - sigma alpha'): z + (1 - t) velocity on the flow path."""
+    alpha, sigma = _coefficients(z, velocity, alpha, sigma)
+    alpha_slope, sigma_slope = expand(slopes[0], z), expand(slopes[1], z)
+    return (alpha * velocity - alpha_slope * z) / (alpha * sigma_slope - sigma * alpha_slope)

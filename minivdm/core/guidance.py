@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minivdm.core.denoiser import Denoise
+from minivdm.core.denoiser import Denoise, both
 from minivdm.core.gaussian import diffuse, expand, noise_like, posterior
+from minivdm.core.guards import BadArgument
 from minivdm.core.observe import BadObservation, NotDifferentiable
 from minivdm.core.schedules import Schedule, as_time
 
@@ -25,6 +26,11 @@ def _finite(weight: float) -> float:
     if not math.isfinite(weight):
         raise ValueError(f"expected a finite guidance weight, got {weight}")
     return float(weight)
+
+
+def _over(numerator: Tensor, alpha: Tensor) -> Tensor:
+    """numerator / alpha, and 0 where alpha is 0: z says nothing of x there, and no gradient in z says more."""
+    return (numerator / alpha).where(alpha > 0, 0.0)
 
 
 def _with_gradient(function: Callable[[Tensor], tuple[Tensor, Tensor]], z: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,9 +64,11 @@ def classifier_free(
     weight: float,
     interval: tuple[float, float] = (-math.inf, math.inf),
 ) -> Guided:
-    """eps_tilde = (1 + w) eps_hat(z, c) - w eps_hat(z), and the same for x_hat.
+    """eps_tilde = (1 + w) eps_hat(z, c) - w eps_hat(z), and the same for x_hat (Ho & Salimans 2021; VDM eq 6).
 
-    Ho & Salimans 2021; VDM eq 6.
+    Guides by whatever `conditional` knows and `unconditional` does not: any subset of the conditions, as in
+    `classifier_free(d.given(text=c, low=l), d.given(low=l), w)`. One network with two conditions is called once, with
+    both in one batch.
 
     weight: w = 0 is unguided; VDM's table 5, and much other code, numbers the same weights from 1, as 1 + w.
     interval: guide only where the log-SNR lies between these two, a remedy for saturation (Kynkäänniemi et
@@ -68,13 +76,18 @@ def classifier_free(
     """
     weight, schedule = _finite(weight), conditional.schedule
 
+    if not interval[0] <= interval[1]:
+        raise BadArgument(f"interval: expected two log-SNR, the lower first, got {interval}")
+
     def guided(z: Tensor, t: Tensor | float) -> Tensor:
-        x_c = conditional(z, t)
         if weight == 0:
-            return x_c
+            return conditional(z, t)
         log_snr = schedule.log_snr(t)
         w = weight * ((log_snr >= interval[0]) & (log_snr <= interval[1])).double()  # a bool would make it float32
-        return x_c + expand(w, z) * (x_c - unconditional(z, t))
+        x_c, x_u = both(conditional, unconditional, z, t)
+        if x_c.shape != x_u.shape:
+            raise BadArgument(f"unconditional: expected x_hat of shape {tuple(x_c.shape)}, got {tuple(x_u.shape)}")
+        return x_c + expand(w, z) * (x_c - x_u)
 
     return Guided(guided, schedule)
 
@@ -91,7 +104,7 @@ def classifier(denoise: Denoise, log_prob: Callable[[Tensor, Tensor | float], Te
 
     def guided(z: Tensor, t: Tensor | float) -> Tensor:
         _, gradient = _with_gradient(lambda z: (z, log_prob(z, t).sum()), z)
-        scale = weight * schedule.sigma(t) ** 2 / schedule.alpha(t)
+        scale = weight * _over(schedule.sigma(t) ** 2, schedule.alpha(t))
         return denoise(z, t) + expand(scale, z) * gradient
 
     return Guided(guided, schedule)
@@ -141,7 +154,7 @@ def reconstruction(
     def guided(z: Tensor, t: Tensor | float) -> Tensor:
         x_hat, gradient = _with_gradient(lambda z: error(z, t), z)
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        scale = alpha if variance == "vdm" else (alpha**2 + sigma**2) / alpha  # (sigma^2 / alpha) / variance
+        scale = alpha if variance == "vdm" else _over(alpha**2 + sigma**2, alpha)  # (sigma^2 / alpha) / variance
         return x_hat + expand(weight * scale, z) * gradient
 
     return Guided(guided, schedule)

@@ -103,6 +103,9 @@ class UNet3D(nn.Module):
             not fit together.
     """
 
+    #: Conditions whose absence is the same as zeros: neither has a bias.
+    zero_is_absent = ("labels", "estimate")
+
     def __init__(
         self,
         channels: int = 1,

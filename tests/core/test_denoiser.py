@@ -215,7 +215,7 @@ def test_network_gets_only_the_conditions_there_are(network, generator):
     labels, mask = torch.ones(2, 10), torch.ones(4, 4, dtype=torch.bool)
     denoise(z, 0.5)
     denoise.given(labels)(z, 0.5)
-    denoise(z, 0.5, labels, mask)
+    denoise(z, 0.5, labels, frame_mask=mask)
     conditions = [set(call[2]) for call in network.calls]
     assert conditions == [set(), {"labels"}, {"labels", "frame_mask"}]
 
@@ -293,7 +293,7 @@ def test_bad_input_is_named(network):
         denoise.loss(x, noise=torch.zeros(3))
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         denoise(x, 1.5)
-    with pytest.raises(TypeError, match="floating-point data, got torch.uint8; 8-bit pixels"):
+    with pytest.raises(TypeError, match="x: expected floating-point values, got torch.uint8; 8-bit pixels"):
         denoise.loss(torch.zeros(4, 3, dtype=torch.uint8))
     with pytest.raises(ValueError, match="labels for 1 or 4"):
         denoise.given(torch.ones(3, 10))(x, 0.5)

@@ -169,12 +169,12 @@ def test_a_guided_step_costs_one_call_and_one_backward_pass(variance, operator, 
     assert (network.forwards, network.backwards) == (5, 5)
 
 
-def test_around_classifier_free_guidance_it_costs_two_of_each(generator):
+def test_around_classifier_free_guidance_it_costs_one_of_each_in_a_batch_of_twice_the_size(generator):
     network = Counting()
     denoise = Denoiser(network, SCHEDULE)
     inner = classifier_free(denoise.given(None), denoise.given(None), 1.0)
     sample(reconstruction(inner, torch.zeros(1, 1, 1, 4, 4), 2.0), torch.randn(2, *SHAPE, generator=generator), 5)
-    assert (network.forwards, network.backwards) == (10, 10)
+    assert (network.forwards, network.backwards) == (5, 5)
 
 
 class LiveBytes(TorchDispatchMode):
