@@ -6,8 +6,9 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from minivdm.core.schedules import CosineSchedule, LinearSchedule, SubVPSchedule, VESchedule
+from minivdm.core import CosineSchedule, LinearSchedule, SubVPSchedule, VESchedule, reverse_sde_law
 from minivdm.course.notebook.figures import forward_sdes as figures
+from minivdm.course.notebook.figures import sde_paths as sde
 
 SCHEDULES = [LinearSchedule(), SubVPSchedule(), VESchedule(0.01, 10.0), CosineSchedule(-6.0, 12.0)]
 named = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: type(schedule).__name__)
@@ -15,7 +16,7 @@ named = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: type
 
 @pytest.fixture(scope="module")
 def w():
-    return figures.brownian(1000, 4000, figures.seeded(0))
+    return sde.brownian(1000, 4000, sde.seeded(0))
 
 
 def test_increments_are_normal_with_the_variance_of_their_length(w):
@@ -59,8 +60,8 @@ def test_ito_rule_along_a_path(w):
 def test_the_solution_with_an_integral_is_the_path_itself(schedule):
     steps = 4000
     t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-    dw = figures.brownian(steps, 50, figures.seeded(1))
-    path = figures.euler_maruyama(torch.ones(50, dtype=torch.float64), dw, schedule, t)[2000]
+    dw = sde.brownian(steps, 50, sde.seeded(1))
+    path = sde.euler_maruyama(torch.ones(50, dtype=torch.float64), dw, schedule, t)[2000]
     alpha, g = schedule.alpha(t), schedule.diffusion(t)
     exact = alpha[2000] / alpha[0] + alpha[2000] * ((g / alpha)[:2000] @ dw[:2001].diff(dim=0))
     # Strong order 1: about dt x max(beta, ...) = 20 / 4000, times the size of z.
@@ -106,27 +107,33 @@ def test_euler_maruyama_by_hand():
     times = torch.tensor([0.2, 0.4], dtype=torch.float64)
     beta = 0.5 + 0.2 * 1.5
     expected = 2.0 - 0.5 * beta * 2.0 * 0.2 + math.sqrt(beta) * 0.3
-    assert abs(figures.euler_maruyama(z, w, schedule, times)[-1].item() - expected) < 1e-14  # rounding
+    assert abs(sde.euler_maruyama(z, w, schedule, times)[-1].item() - expected) < 1e-14  # rounding
 
 
 def test_orders_of_convergence():
     steps = [16, 32, 64, 128, 256]
-    geometric, linear = figures.geometric_errors(steps), figures.linear_errors(steps, LinearSchedule(0.1, 8.0), 1000)
+    geometric, linear = sde.geometric_errors(steps), sde.linear_errors(steps, LinearSchedule(0.1, 8.0), 1000)
     # Next-order terms bend the lines by up to 5 %, and the paths leave 3 % on a point.
-    assert abs(figures.order(steps, geometric.strong) - 0.5) < 0.12
+    assert abs(sde.order(steps, geometric.strong) - 0.5) < 0.12
     for errors in (geometric.weak, linear.strong, linear.weak):
-        assert abs(figures.order(steps, errors) - 1) < 0.12
+        assert abs(sde.order(steps, errors) - 1) < 0.12
+
+
+def test_a_weak_error_is_at_most_the_strong_one():
+    steps = [16, 64]
+    for errors in (sde.geometric_errors(steps, paths=2000), sde.linear_errors(steps, LinearSchedule(0.1, 8.0), 500)):
+        assert (errors.weak < errors.strong).all()  # |E z - E exact| <= E |z - exact|; a margin of 4 and more here
 
 
 def test_geometric_brownian_motion_has_its_exact_solution():
-    errors = figures.geometric_errors([8, 4096], paths=500)
+    errors = sde.geometric_errors([8, 4096], paths=500)
     assert errors.strong[1] < 0.01 < errors.strong[0]  # strong order 1/2: 0.06 at 16 steps is 0.004 at 4096
 
 
 def test_simulated_moments_agree_with_the_exact_moments_of_the_scheme():
     schedule, n = SubVPSchedule(), 4000
-    z = figures.simulate(schedule, torch.full((n,), 0.8), 100, figures.seeded(3))
-    exact = figures.euler_moments(schedule, 100, 0.8)
+    z = sde.simulate(schedule, torch.full((n,), 0.8), 100, sde.seeded(3))
+    exact = sde.euler_moments(schedule, 100, 0.8)
     for k in (20, 50, 100):  # five standard errors
         assert abs(z[k].mean() - exact.mean[k]) < 5 * (exact.variance[k] / n).sqrt()
         assert abs(z[k].var() / exact.variance[k] - 1) < 5 * math.sqrt(2 / n)
@@ -162,6 +169,56 @@ def test_sub_vp_noise_is_the_square_of_vps():
     assert torch.allclose(sub_vp.diffusion(t) ** 2, vp.beta(t) * (1 - kept), rtol=1e-12)
 
 
+@pytest.mark.parametrize("schedule", [LinearSchedule(), CosineSchedule(-6.0, 12.0)], ids=["linear", "cosine"])
+def test_a_vp_process_follows_from_its_log_snr_alone(schedule):
+    t = torch.linspace(0.02, 0.98, 25, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(schedule.log_snr(t).sum(), t)
+    with torch.no_grad():  # float64, a few digits lost in products of large and small numbers
+        assert torch.allclose(schedule.drift(t), schedule.sigma(t) ** 2 * slope / 2, rtol=1e-9)
+        assert torch.allclose(schedule.diffusion(t) ** 2, -2 * schedule.drift(t), rtol=1e-9)
+
+
+def test_score_of_two_points_is_the_gradient_of_their_log_density():
+    schedule, t = LinearSchedule(0.1, 8.0), torch.tensor(0.4, dtype=torch.float64)
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    z = torch.linspace(-3, 3, 13, dtype=torch.float64, requires_grad=True)
+    logs = torch.stack([-((z - alpha * x) ** 2) / (2 * sigma**2) for x in (1.5, -1.5)])
+    (gradient,) = torch.autograd.grad(logs.logsumexp(0).sum(), z)
+    assert torch.allclose(sde.two_point_score(schedule, 1.5)(z.detach(), t), gradient, atol=1e-12)  # float64
+
+
+def test_reverse_sde_has_the_marginals_of_the_forward_process():
+    schedule, n = LinearSchedule(0.1, 10.0), 4000
+    times = torch.linspace(1e-3, 1, 501, dtype=torch.float64)
+    noise = torch.randn(n, generator=sde.seeded(1), dtype=torch.float64)
+    path = sde.reverse(noise, times, schedule, sde.two_point_score(schedule, 1.5), sde.seeded(2))
+    for k in (100, 250, 400):
+        alpha, sigma = schedule.alpha(times[k]), schedule.sigma(times[k])
+        # alpha_1 = 0.08 makes the start a little narrow; a variance of 4000 values is known to 2.2 %: four of them.
+        assert abs(path[k].var() / (alpha**2 * 1.5**2 + sigma**2) - 1) < 0.09
+    assert ((path[0].abs() - 1.5).abs() < 0.15).all()  # sigma = 0.01 there, and one step's overshoot
+    assert abs((path[0] > 0).double().mean() - 0.5) < 4 * 0.5 / n**0.5  # both points alike
+
+
+def test_reverse_steps_are_those_of_the_package():
+    schedule, x = CosineSchedule(-6.0, 12.0), 1.5
+
+    class Exact:
+        def __init__(self):
+            self.schedule = schedule
+
+        def __call__(self, z, t):
+            alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+            return x * torch.tanh(alpha * x * z / sigma**2)
+
+    z = torch.randn(50, generator=sde.seeded(3), dtype=torch.float64)
+    times = torch.tensor([0.5, 0.6], dtype=torch.float64)
+    ours = sde.reverse(z, times, schedule, sde.two_point_score(schedule, x), sde.seeded(4))
+    law = reverse_sde_law(Exact(), z, 0.6, 0.5)
+    noise = torch.randn(50, generator=sde.seeded(4), dtype=torch.float64)
+    assert torch.allclose(ours[0], law.mean + law.variance.sqrt() * noise, atol=1e-12)  # float64, the same noise
+
+
 def test_cosine_coefficients_are_tangents():
     schedule = CosineSchedule(-40.0, 40.0)  # so wide that its truncation lies below 1e-8
     t = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
@@ -172,12 +229,13 @@ def test_cosine_coefficients_are_tangents():
 
 @pytest.mark.parametrize("steps", [10, 100, 1000])
 def test_last_euler_step_of_the_cosine_schedule_doubles_the_variance(steps):
-    assert abs(figures.euler_moments(CosineSchedule(), steps).variance[-1] - 2) < 0.1  # log-SNR is cut at -20
+    assert abs(sde.euler_moments(CosineSchedule(), steps).variance[-1] - 2) < 0.1  # log-SNR is cut at -20
 
 
 def test_drawings_are_figures_of_plain_numbers():
     drawn = [
-        figures.draw_brownian(),
+        figures.draw_there_and_back(),
+        figures.draw_brownian(sde.brownian(100, 12, sde.seeded(0)), shown=6),
         figures.draw_families(),
         figures.draw_last_step(50),
         *(figures.draw_paths(beta_max, kind) for beta_max, kind in ((0.5, "VP"), (40.0, "sub-VP"), (20, "VE"))),
