@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from minivdm.core.schedules import CosineSchedule, LinearSchedule, Schedule, SubVPSchedule, VESchedule
+from minivdm.core import CosineSchedule, LinearSchedule, Schedule, SubVPSchedule, VESchedule
 from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, ordered_pair, uniform, video
-from minivdm.exact.worlds import bound
+from minivdm.exact import bound
 
 
 def _sum(values: Tensor) -> Tensor:
@@ -25,10 +28,10 @@ def _price_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
         s, t = ordered_pair(g)
-        levels = (CosineSchedule().log_snr(s).to(dtype), CosineSchedule().log_snr(t).to(dtype))
+        levels = (CosineSchedule().log_snr(t).to(dtype), CosineSchedule().log_snr(s).to(dtype))
         yield Case(f"{name_of(dtype)}, clips of 3 frames", (video(g, dtype=dtype), video(g, dtype=dtype), *levels))
     s, t = ordered_pair(g)
-    levels = (LinearSchedule().log_snr(s), LinearSchedule().log_snr(t))
+    levels = (LinearSchedule().log_snr(t), LinearSchedule().log_snr(s))
     yield Case("one clip, one frame", (video(g, 1, 1, 1, 3, 3), video(g, 1, 1, 1, 3, 3), *levels))
     x = video(g, 5, 2)
     yield Case("points, guessed right", (x, x.clone(), *levels))
@@ -38,7 +41,7 @@ def _price_cases(seed: int) -> Iterator[Case]:
 def _priced(
     price: Callable[[Tensor, Tensor], Tensor], reduce: Callable[[Tensor], Tensor] = _sum
 ) -> Callable[..., Tensor]:
-    return lambda x, x_hat, at_s, at_t: price(at_s, at_t) * reduce((x - x_hat) ** 2)
+    return lambda x, x_hat, at_t, at_s: price(at_s, at_t) * reduce((x - x_hat) ** 2)
 
 
 step_price = Check(
@@ -60,7 +63,7 @@ step_price = Check(
             "you average over the values; a squared norm is their sum.",
         ),
         Wrong(
-            lambda x, x_hat, s, t: ((s.exp() - t.exp()) / 2 * _sum((x - x_hat) ** 2)).mean(),
+            lambda x, x_hat, t, s: ((s.exp() - t.exp()) / 2 * _sum((x - x_hat) ** 2)).mean(),
             "you average over the samples; one price for each was asked for.",
         ),
         Wrong(
@@ -177,6 +180,10 @@ bits_per_value = Check(
         Wrong(
             lambda nats, d: nats / math.log(2) + math.log2(127.5),
             "these are the bits of a whole clip with one cell; divide the nats by the number of values.",
+        ),
+        Wrong(
+            lambda nats, d: nats / math.log(2) / (nats.numel() * d) + math.log2(127.5),
+            "you divide by the number of values of the whole batch; the nats are those of one clip each.",
         ),
         Wrong(
             lambda nats, d: nats / d / math.log(2) + 8,
@@ -385,6 +392,32 @@ def _kl_cases(seed: int) -> Iterator[Case]:
     )
 
 
+def _without_inverses(answer: Callable[..., Any], *laws: Tensor) -> dict[str, Any]:
+    """A probe: what the answer returns, and how many inverses it formed on the way."""
+    formed = 0
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def inverse(*arguments: Any, **options: Any) -> Any:
+            nonlocal formed
+            formed += 1
+            return function(*arguments, **options)
+
+        return inverse
+
+    places: list[tuple[Any, str]] = [
+        (torch.linalg, "inv"),
+        (torch.linalg, "pinv"),
+        (torch, "inverse"),
+        (torch, "cholesky_inverse"),
+    ]
+    places += [(torch.Tensor, "inverse"), (torch.Tensor, "pinverse"), (torch, "pinverse"), (torch.linalg, "inv_ex")]
+    with contextlib.ExitStack() as patches:
+        for owner, name in places:
+            patches.enter_context(mock.patch.object(owner, name, counted(getattr(owner, name))))
+        found = answer(*laws)
+    return {"": found, "inverses formed": formed}
+
+
 def _torch_kl(mean_q: Tensor, cov_q: Tensor, mean_p: Tensor, cov_p: Tensor) -> Tensor:
     return kl_divergence(MultivariateNormal(mean_q, cov_q), MultivariateNormal(mean_p, cov_p))
 
@@ -443,6 +476,11 @@ full_kl = Check(
             ),
             "your determinants underflow in many dimensions: work with their logarithms from the start.",
         ),
+        Wrong(
+            lambda *laws: _torch_kl(*laws) + 0 * torch.linalg.inv(laws[3])[0, 0],
+            "you form an inverse; solve a linear system instead, which costs less and loses fewer digits.",
+        ),
     ],
+    probe=_without_inverses,
     relative=2e-5,
 )

@@ -9,23 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minivdm.core import gaussian, guidance
-from minivdm.core.schedules import CosineSchedule, LinearSchedule, Schedule
+from minivdm.core import CosineSchedule, LinearSchedule, Schedule, gaussian, guidance
 from minivdm.course.checks.harness import (
     Case,
     Check,
     Wrong,
+    counting_while_sampling,
     generator,
     name_of,
     ordered_pair,
     uniform,
     video,
-    while_sampling,
 )
-from minivdm.exact.worlds import GaussianVideo
-from minivdm.tasks.orders import Block, autoregressive
+from minivdm.exact import GaussianVideo
+from minivdm.tasks import autoregressive
 
 COSINE, LINEAR = CosineSchedule(-12.0, 12.0), LinearSchedule()
+Block = tuple[list[int], list[int]]  # the frames observed, and those made
 FLOATS = (torch.float64, torch.float32)
 
 
@@ -37,7 +37,7 @@ def _seam_cases(seed: int) -> Iterator[Case]:
     for dtype in FLOATS:
         yield Case(f"{name_of(dtype)}, clips of 6 frames, a seam", (video(g, 2, 1, 6, 4, 4, dtype=dtype), [3]))
     loud = torch.tensor([0.2, 2.0], dtype=torch.float64).reshape(2, 1, 1, 1, 1)
-    yield Case("a quiet and a loud clip, two seams", (loud * video(g, 2, 2, 7, 3, 3), [2, 5]))
+    yield Case("a quiet and a loud clip, two seams, the later one first", (loud * video(g, 2, 2, 7, 3, 3), [5, 2]))
     yield Case("one clip, a seam at each end", (video(g, 1, 1, 5, 2, 2), [1, 4]))
 
 
@@ -100,7 +100,7 @@ def _fresh_cases(seed: int) -> Iterator[Case]:
         z, x_a, e = (video(g, 2, 1, n, 4, 4, dtype=dtype) for n in (6, 3, 3))
         yield Case(f"{name_of(dtype)}, frames 0 to 2 of 6", (z, x_a, e, [0, 1, 2], t, s, COSINE))
     z, x_a, e = (video(g, 3, 2, n, 3, 3) for n in (5, 2, 2))
-    yield Case("frames 1 and 4 of 5, from t = 1", (z, x_a, e, [1, 4], 1.0, s, LINEAR))
+    yield Case("frames 4 and 1 of 5, from t = 1", (z, x_a, e, [4, 1], 1.0, s, LINEAR))
     yield Case("to s = 0", (z, x_a, e, [0, 2], t, 0.0, COSINE))
     yield Case("one clip, one frame of two", (z[:1, :, :2], x_a[:1, :, :1], e[:1, :, :1], [1], t, s, COSINE))
 
@@ -158,6 +158,10 @@ fresh_replacement = Check(
             "you scale the noise by a variance, sigma_s²; a standard deviation belongs there.",
         ),
         Wrong(_leading, "you overwrite the leading frames: `frames` says which ones are given."),
+        Wrong(
+            lambda z, x, e, frames, *rest: _given(_diffused)(z, x, e, sorted(frames), *rest),
+            "you sort the frames: `frames` is in the order of the frames of x_a, and need not rise.",
+        ),
     ],
 )
 
@@ -169,7 +173,7 @@ def _posterior_cases(seed: int) -> Iterator[Case]:
         z_s, z_t, x_a, e = (video(g, 2, 1, n, 4, 4, dtype=dtype) for n in (6, 6, 3, 3))
         yield Case(f"{name_of(dtype)}, frames 0 to 2 of 6", (z_s, z_t, x_a, e, [0, 1, 2], t, s, COSINE))
     z_s, z_t, x_a, e = (video(g, 3, 2, n, 3, 3) for n in (5, 5, 2, 2))
-    yield Case("frames 1 and 4 of 5, from t = 1", (z_s, z_t, x_a, e, [1, 4], 1.0, s, LINEAR))
+    yield Case("frames 4 and 1 of 5, from t = 1", (z_s, z_t, x_a, e, [4, 1], 1.0, s, LINEAR))
     one = (z_s[:1, :, :2], z_t[:1, :, :2], x_a[:1, :, :1], e[:1, :, :1])
     yield Case("one clip, one frame of two", (*one, [1], t, s, COSINE))
 
@@ -235,6 +239,10 @@ posterior_replacement = Check(
             _posterior_by_hand(lambda z, x, e, r, at, st, as_, ss: as_ * x + ss * (z - at * x) / st),
             "you keep the noise of level t, as DDIM does; the posterior keeps a part of it, and adds fresh noise.",
         ),
+        Wrong(
+            lambda z_s, z_t, x, e, frames, *rest: _posterior()(z_s, z_t, x, e, sorted(frames), *rest),
+            "you sort the frames: `frames` is in the order of the frames of x_a, and need not rise.",
+        ),
     ],
 )
 
@@ -292,6 +300,10 @@ two_frames = Check(
         Wrong(
             _alone,
             "your unconditional estimate looks at z_b alone: the other frame is correlated, and z_a tells about it.",
+        ),
+        Wrong(
+            _second(lambda r, za, zb, xa, a, s: r * xa + a * (1 - r) / (a**2 * (1 - r) + s**2) * (zb - a * r * xa)),
+            "what is left of x_b's variance when x_a is known is 1 − rho², not 1 − rho.",
         ),
         Wrong(lambda *arguments: _two(*arguments)[::-1], "you return the two estimates in the other order."),
         Wrong(
@@ -369,8 +381,8 @@ def _guided_cases(seed: int) -> Iterator[Case]:
         )
     mix = video(g, 4, 4)
     yield Case(
-        "a denoiser that is not linear, frames 0 and 3 given",
-        (_network(mix), video(g, 3, 2, 4, 3, 3), video(g, 3, 2, 2, 3, 3), [0, 3], 3.0, alpha),
+        "a denoiser that is not linear, frames 3 and 0 given",
+        (_network(mix), video(g, 3, 2, 4, 3, 3), video(g, 3, 2, 2, 3, 3), [3, 0], 3.0, alpha),
     )
     yield Case("one clip, w_r = 0", (_network(mix), video(g, 1, 1, 4, 2, 2), video(g, 1, 1, 1, 2, 2), [2], 0.0, alpha))
 
@@ -425,8 +437,21 @@ guided_by_reconstruction = Check(
             _nudged(lambda w, a: -w * a / 2, lambda x: x.sum().sqrt()),
             "you differentiate the norm; (10.5) has the square of it.",
         ),
+        Wrong(
+            lambda denoise, z, x_a, frames, w, a: (
+                _nudged(lambda w, a: -w * a / 2)(denoise, z, x_a, frames, w, a) + 0 * denoise(z)
+            ),
+            "you call the denoiser twice; its value and its gradient come from one call, and a call is what costs.",
+        ),
+        Wrong(
+            lambda denoise, z, x_a, frames, w, a: _nudged(lambda w, a: -w * a / 2)(
+                denoise, z, x_a, sorted(frames), w, a
+            ),
+            "you sort the frames: `frames` is in the order of the frames of x_a, and need not rise.",
+        ),
     ],
-    probe=while_sampling,
+    probe=counting_while_sampling,
+    detached=True,
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minivdm.core.schedules import CosineSchedule, LinearSchedule, Schedule, SubVPSchedule, VESchedule
+from minivdm.core import CosineSchedule, LinearSchedule, Schedule, SubVPSchedule, VESchedule
 from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, ordered_pair, uniform, video
 
 VP, SUB_VP, VE, COSINE = LinearSchedule(), SubVPSchedule(), VESchedule(0.02, 8.0), CosineSchedule()

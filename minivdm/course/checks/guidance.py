@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from minivdm.core import gaussian, guidance, samplers
-from minivdm.core.schedules import CosineSchedule, LinearSchedule, Schedule
+from minivdm.core import CosineSchedule, LinearSchedule, Schedule, gaussian, guidance, samplers
 from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video, while_sampling
-from minivdm.exact.worlds import GaussianMixture, GaussianVideo
-from minivdm.exact.propagate import Propagation
+from minivdm.exact import GaussianMixture, GaussianVideo, Propagation
 
 COSINE, LINEAR = CosineSchedule(-12.0, 12.0), LinearSchedule()
 FLOATS = (torch.float64, torch.float32)
@@ -76,6 +74,10 @@ classifier_free = Check(
         Wrong(
             _mixed(lambda c, u, w: (1 + w) * c + w * u),
             "your two weights do not sum to one; what is subtracted from the conditional estimate?",
+        ),
+        Wrong(
+            lambda z, c, u, w, a, s: _free(z, c, u, w, a, s)[::-1],
+            "your two results are in the other order: eps_tilde first, then x_tilde.",
         ),
         Wrong(
             lambda z, c, u, w, a, s: (c + w * (c - u), (z - s * c) / a),
@@ -301,6 +303,8 @@ def _threshold_cases(seed: int) -> Iterator[Case]:
     yield Case("values within [-1, 1]", (video(g, 2, 1, 2, 3, 3).tanh(), 0.995))
     x = 1.5 * torch.linspace(-1, 1, 40, dtype=torch.float64)[None] + uniform(g, 0.1, 0.3)
     yield Case("largest value between 1 and 2", (x, 0.995))
+    yield Case("11 sizes, quantile 0.57", (3 * video(g, 3, 11), 0.57))
+    yield Case("11 sizes, quantile 0.59", (3 * video(g, 3, 11), 0.59))
 
 
 def _threshold(bound: Callable[[Tensor, float], Tensor], shrink: bool = True) -> Callable[..., Tensor]:
@@ -311,9 +315,13 @@ def _threshold(bound: Callable[[Tensor, float], Tensor], shrink: bool = True) ->
     return answer
 
 
-def _ranked(x: Tensor, quantile: float) -> Tensor:
+def _at_rank(x: Tensor, rank: Callable[[int], int]) -> Tensor:
     sizes = x.flatten(1).sort(dim=1).values
-    return _per_sample(sizes[:, math.ceil(quantile * sizes.shape[1]) - 1], x)
+    return _per_sample(sizes[:, rank(sizes.shape[1])], x)
+
+
+def _ranked(x: Tensor, quantile: float) -> Tensor:
+    return _at_rank(x, lambda n: math.ceil(quantile * n) - 1)
 
 
 dynamic_threshold = Check(
@@ -344,6 +352,18 @@ dynamic_threshold = Check(
         Wrong(
             _threshold(lambda x, q: _per_sample(x.abs().flatten(1).quantile(q, dim=1), x).clamp(min=1)),
             "your m lies between two sizes: torch.quantile interpolates. Take the size of the rank named.",
+        ),
+        Wrong(
+            _threshold(lambda x, q: _at_rank(x.abs(), lambda n: min(math.ceil(q * n), n - 1)).clamp(min=1)),
+            "your rank is one too high: counted from 1, the k-th smallest has the index k − 1.",
+        ),
+        Wrong(
+            _threshold(lambda x, q: _at_rank(x.abs(), lambda n: max(int(q * n) - 1, 0)).clamp(min=1)),
+            "you round the rank down; it is the smallest whole number that is at least q n.",
+        ),
+        Wrong(
+            _threshold(lambda x, q: _at_rank(x.abs(), lambda n: max(round(q * n) - 1, 0)).clamp(min=1)),
+            "you round the rank to the nearest number; it is the smallest whole number that is at least q n.",
         ),
         Wrong(
             lambda x, q: x / _ranked(x.abs(), q).clamp(min=1),

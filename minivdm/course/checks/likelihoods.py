@@ -44,7 +44,9 @@ def _flow_cases(seed: int) -> Iterator[Case]:
 
 
 def _normal(z: Tensor, std: float) -> Tensor:
-    return torch.distributions.Normal(0.0, std).log_prob(z.double()).flatten(1).sum(1).to(z.dtype)
+    flat = z.flatten(1).double() / std
+    per_value = flat.square() / 2 + math.log(std * math.sqrt(2 * math.pi))  # in float64 throughout
+    return -per_value.sum(1).to(z.dtype)
 
 
 def _walked(
@@ -97,6 +99,14 @@ log_likelihood = Check(
                 )
             ),
             "your prior is normalised as if its standard deviation were 1.",
+        ),
+        Wrong(
+            _but(
+                prior=lambda z, std: (
+                    -(z / std).square().flatten(1).sum(1) / 2 - z[0].numel() * math.log(2 * math.pi) / 2 - math.log(std)
+                )
+            ),
+            "you take the logarithm of the standard deviation off once; there is one factor for each value.",
         ),
         Wrong(
             _but(late=True),
@@ -159,6 +169,14 @@ hutchinson_variances = Check(
         Wrong(
             lambda j: (2 * _squares((j + j.T) / 2)[0],) * 2,
             "right for signs; the square of a normal number varies, with variance E[e⁴] − 1 = 2.",
+        ),
+        Wrong(
+            lambda j: _variances(j)[::-1],
+            "your two results are in the other order: signs first, normal probes second.",
+        ),
+        Wrong(
+            lambda j: (_variances(j)[0], _variances(j)[0] + 3 * j.diagonal().square().sum()),
+            "for normal probes the diagonal counts with Var[e²] = E[e⁴] − 1, which is 2 and not 3.",
         ),
         Wrong(
             lambda j: tuple((2 * v).sqrt() for v in _squares((j + j.T) / 2)),

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minivdm.core import gaussian
-from minivdm.core.schedules import CosineSchedule, LinearSchedule, Schedule, SubVPSchedule, VESchedule
+from minivdm.core import CosineSchedule, LinearSchedule, Schedule, SubVPSchedule, VESchedule, gaussian
 from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, ordered_pair, uniform, video
 
 COSINE, LINEAR, SUB_VP, VE = CosineSchedule(), LinearSchedule(), SubVPSchedule(), VESchedule(0.05, 6.0)
@@ -91,18 +90,18 @@ alpha_sigma = Check(
 def _transition_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     s, t = ordered_pair(g)
-    yield Case("cosine", (s, t, COSINE))
-    yield Case("times of three clips, sub-VP", (uniform(g, 0.1, 0.4, 3), uniform(g, 0.5, 0.9, 3), SUB_VP))
-    yield Case("variance exploding", (s, t, VE))
-    yield Case("from t = 0, VP linear", (0.0, t, LINEAR))
-    yield Case("to t = 1, cosine", (s, 1.0, COSINE))
-    yield Case("neighbours, VP linear", (t, t + 1e-3, LINEAR))
+    yield Case("cosine", (t, s, COSINE))
+    yield Case("times of three clips, sub-VP", (uniform(g, 0.5, 0.9, 3), uniform(g, 0.1, 0.4, 3), SUB_VP))
+    yield Case("variance exploding", (t, s, VE))
+    yield Case("from s = 0, VP linear", (t, 0.0, LINEAR))
+    yield Case("to t = 1, cosine", (1.0, s, COSINE))
+    yield Case("neighbours, VP linear", (t + 1e-3, t, LINEAR))
 
 
 def _steps(find: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
     """find: (alpha_s, sigma_s, alpha_t, sigma_t, k) -> (scale, variance)."""
 
-    def answer(s: Any, t: Any, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    def answer(t: Any, s: Any, schedule: Schedule) -> tuple[Tensor, Tensor]:
         a, b = schedule.alpha(s), schedule.alpha(t)
         return find(a, schedule.sigma(s), b, schedule.sigma(t), b / a)
 
@@ -111,9 +110,17 @@ def _steps(find: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Te
 
 transition = Check(
     "transition",
-    lambda s, t, schedule: tuple(gaussian.transition(s, t, schedule)),
+    lambda t, s, schedule: tuple(gaussian.transition(s, t, schedule)),
     _transition_cases,
     [
+        Wrong(
+            _steps(lambda a, ss, b, st, k: (k, 1 - k**2)),
+            "1 − k² is right where variance is preserved, as in DDPM; (2.6) holds for every process.",
+        ),
+        Wrong(
+            _steps(lambda a, ss, b, st, k: (k, st**2 - ss**2)),
+            "the noise that was there at s has been scaled by k since: subtract k² σ_s².",
+        ),
         Wrong(
             _steps(lambda a, ss, b, st, k: (k, (st - k * ss) ** 2)),
             "you subtract standard deviations; of independent noises it is the variances that add.",
@@ -156,6 +163,7 @@ def _log_linear_cases(seed: int) -> Iterator[Case]:
     yield Case("from 6 to -20", (uniform(g, 0.0, 1.0, 2, 3), 6.0, -20.0))
     yield Case("t = 0", (torch.tensor(0.0, dtype=torch.float64), 5.0, -9.0))
     yield Case("t = 1", (torch.tensor(1.0, dtype=torch.float64), 5.0, -9.0))
+    yield Case("t = 0, lambda = 40", (torch.tensor(0.0, dtype=torch.float64), 40.0, -40.0))
 
 
 def _straight(find: Callable[..., tuple[Tensor, Tensor]], forwards: bool = True) -> Callable[..., tuple[Tensor, ...]]:
@@ -173,6 +181,12 @@ def _straight(find: Callable[..., tuple[Tensor, Tensor]], forwards: bool = True)
 
 _log_linear = _straight(lambda signal, noise, slope: (noise * slope / 2, -noise * slope))
 
+
+def _by_difference(t: Tensor, high: Any, low: Any) -> Any:
+    alpha, _, f, g = _log_linear(t, high, low)
+    return alpha, (1 - alpha**2).sqrt(), f, g
+
+
 log_linear_schedule = Check(
     "log_linear_schedule",
     _log_linear,
@@ -181,6 +195,10 @@ log_linear_schedule = Check(
         Wrong(
             _straight(lambda signal, noise, slope: (noise * slope / 2, -noise * slope), forwards=False),
             "your schedule starts with noise and ends clean; t = 0 is the clean end, where λ is largest.",
+        ),
+        Wrong(
+            _by_difference,
+            "you compute σ as √(1 − α²), which has no digits left where λ is large: use λ itself, as in 02.1.",
         ),
         Wrong(
             _straight(lambda signal, noise, slope: (-noise * slope / 2, -noise * slope)),
@@ -222,16 +240,16 @@ def _posterior_cases(seed: int) -> Iterator[Case]:
     s, t = ordered_pair(g, 0.1, 0.9)
     for dtype in (torch.float64, torch.float32):
         yield Case(
-            f"{name_of(dtype)}, clips of 3 frames", (video(g, dtype=dtype), video(g, dtype=dtype), *_of(COSINE, s, t))
+            f"{name_of(dtype)}, clips of 3 frames", (video(g, dtype=dtype), video(g, dtype=dtype), *_of(COSINE, t, s))
         )
-    yield Case("points of a plane, variance exploding", (video(g, 6, 2), video(g, 6, 2), *_of(VE, s, t)))
-    yield Case("one frame, sub-VP", (video(g, 1, 1, 1, 4, 4), video(g, 1, 1, 1, 4, 4), *_of(SUB_VP, s, t)))
-    yield Case("to the clean end, sigma_s = 0", (video(g), video(g), *_of(LINEAR, 0.0, t)))
+    yield Case("points of a plane, variance exploding", (video(g, 6, 2), video(g, 6, 2), *_of(VE, t, s)))
+    yield Case("one frame, sub-VP", (video(g, 1, 1, 1, 4, 4), video(g, 1, 1, 1, 4, 4), *_of(SUB_VP, t, s)))
+    yield Case("to the clean end, sigma_s = 0", (video(g), video(g), *_of(LINEAR, t, 0.0)))
     nothing = [torch.tensor(value, dtype=torch.float64) for value in (0.0, 1.0)]
-    yield Case("from pure noise, alpha_t = 0", (video(g), video(g), *_of(COSINE, t), *nothing))
+    yield Case("from pure noise, alpha_t = 0", (video(g), video(g), *nothing, *_of(COSINE, t)))
 
 
-def _posterior(z: Tensor, x: Tensor, alpha_s: Tensor, sigma_s: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> Any:
+def _posterior(z: Tensor, x: Tensor, alpha_t: Tensor, sigma_t: Tensor, alpha_s: Tensor, sigma_s: Tensor) -> Any:
     ratio = alpha_t / alpha_s
     kept = (ratio * sigma_s / sigma_t) ** 2
     return ratio * sigma_s**2 / sigma_t**2 * z + (1 - kept) * alpha_s * x, (1 - kept) * sigma_s**2
@@ -239,7 +257,7 @@ def _posterior(z: Tensor, x: Tensor, alpha_s: Tensor, sigma_s: Tensor, alpha_t: 
 
 def _bayes(find: Callable[..., Any]) -> Callable[..., Any]:
     """find: (z, x, alpha_s, var_s, alpha_t, var_t, covariance) -> (mean, variance)."""
-    return lambda z, x, as_, ss, at, st: find(z, x, as_, ss**2, at, st**2, at / as_ * ss**2)
+    return lambda z, x, at, st, as_, ss: find(z, x, as_, ss**2, at, st**2, at / as_ * ss**2)
 
 
 posterior = Check(
@@ -272,7 +290,7 @@ posterior = Check(
             "you divide by σ_t; conditioning divides a covariance by a variance.",
         ),
         Wrong(
-            lambda z, x, as_, ss, at, st: (
+            lambda z, x, at, st, as_, ss: (
                 (at * ss / (as_ * st)) ** 2 * (as_ / at) * z + (1 - (at * ss / (as_ * st)) ** 2) * as_ * x,
                 (1 - (at * ss / (as_ * st)) ** 2) * ss**2,
             ),

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minivdm.core import denoiser, gaussian
-from minivdm.core.schedules import CosineSchedule, Schedule, SubVPSchedule, VESchedule
+from minivdm.core import CosineSchedule, Schedule, SubVPSchedule, VESchedule, denoiser, gaussian
 from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video
 
 COSINE, SUB_VP, VE = CosineSchedule(), SubVPSchedule(), VESchedule(0.05, 6.0)
@@ -240,6 +239,10 @@ turned = Check(
             "your z is right, but v is turned the wrong way: a turn keeps |z|² + |v|², yours does not.",
         ),
         Wrong(
+            _by(velocity=lambda z, v, c, s: c * v - s * (c * z + s * v)),
+            "you overwrite z before you compute v: both results are made of the *old* z and v.",
+        ),
+        Wrong(
             _by(velocity=lambda z, v, c, s: s * z - c * v),
             "your z is right, but your v points the other way; with no turn at all it must stay what it is.",
         ),
@@ -457,6 +460,14 @@ best_v = Check(
             "v_hat has to start from the mean of v, which is not 0 if the data's is not.",
         ),
         Wrong(
+            lambda z, a, s, mean, variance: _best(z, a, s, mean, variance**2),
+            "you take the variance of the data for its standard deviation, and square it.",
+        ),
+        Wrong(
+            _regressed(lambda dz, mv, a, s, c, total, k, loss: (mv + a * s * (1 + c) / total * dz, loss)),
+            "the covariance of z and v is α σ (1 − c): z and v share the data with opposite signs.",
+        ),
+        Wrong(
             _regressed(lambda dz, mv, a, s, c, total, k, loss: (mv - k * dz, loss)),
             "your slope has the wrong sign: z and v share the noise with one sign, the data with opposite ones.",
         ),
@@ -510,6 +521,10 @@ edm_coefficients = Check(
         Wrong(
             _but(lambda skip, out, scale, a, o, s: (skip, out**2, scale)),
             "your c_out is a variance; what multiplies F is its root.",
+        ),
+        Wrong(
+            _but(lambda skip, out, scale, a, o, s: (s**2 / (s**2 + o**2), o * s * (s**2 + o**2) ** -0.5, scale)),
+            "this is Karras' table 1, for which alpha is 1; (5.13) holds for every alpha.",
         ),
         Wrong(
             _but(lambda skip, out, scale, a, o, s: (s**2 * scale**2, out, scale)),

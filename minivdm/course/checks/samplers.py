@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minivdm.core import gaussian, ode
-from minivdm.core.guidance import Guided
-from minivdm.core.schedules import CosineSchedule, LinearSchedule, Schedule, SubVPSchedule
-from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, ordered_pair, uniform, video
+from minivdm.core import CosineSchedule, Guided, LinearSchedule, Schedule, SubVPSchedule, gaussian, ode
+from minivdm.course.checks.harness import Case, Check, Wrong, counting, generator, name_of, ordered_pair, uniform, video
 from minivdm.course.checks.likelihoods import hutchinson_variances, log_likelihood
 
 __all__ = [
@@ -87,6 +85,14 @@ ddim_step = Check(
             "you scale the noise by sigma_s²; a standard deviation, sigma_s, belongs there.",
         ),
         Wrong(
+            lambda z, eps, at, st, as_, ss: as_ * (z - st * eps) / at + ss * eps,
+            "you take x_hat for eps_hat: here the denoiser's answer is the clean clip.",
+        ),
+        Wrong(
+            lambda z, x, at, st, as_, ss: as_ * x + (1 - as_**2).clamp(min=0).sqrt() * (z - at * x) / st,
+            "you wrote √(1 − alpha_s²) for sigma_s; that holds where variance is preserved, and not here always.",
+        ),
+        Wrong(
             lambda z, x, at, st, as_, ss: x + ss * (z - at * x) / st,
             "the signal has scale alpha_s at time s; you left it at scale 1.",
         ),
@@ -101,19 +107,20 @@ def _ancestral_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     s, t = ordered_pair(g)
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{name_of(dtype)}, gamma = 0", (*_three(g, dtype=dtype), s, t, COSINE, 0.0))
+        yield Case(f"{name_of(dtype)}, gamma = 0", (*_three(g, dtype=dtype), t, s, COSINE, 0.0))
     z, x, noise = _three(g, 4, 1, 1, 3, 3)
-    yield Case("one frame, gamma = 1", (z, x, noise, s, t, COSINE, 1.0))
-    yield Case("gamma = 0.3, linear schedule", (z, x, noise, s, t, LINEAR, 0.3))
-    yield Case("from t = 1, gamma = 0.5", (z, x, noise, t, 1.0, COSINE, 0.5))
+    yield Case("one frame, gamma = 1", (z, x, noise, t, s, COSINE, 1.0))
+    yield Case("gamma = 0.3, linear schedule", (z, x, noise, t, s, LINEAR, 0.3))
+    yield Case("from t = 1, gamma = 0.5", (z, x, noise, 1.0, t, COSINE, 0.5))
+    yield Case("to s = 0, gamma = 1", (z, x, noise, t, 0.0, COSINE, 1.0))
 
 
 def _ancestral(
     z: Tensor,
     x_hat: Tensor,
     noise: Tensor,
-    s: float,
     t: float,
+    s: float,
     schedule: Schedule,
     gamma: float,
     std: Callable[[Tensor, Tensor], Tensor] | None = None,
@@ -125,8 +132,8 @@ def _ancestral(
 
 
 def _mixed(mix: Callable[[Tensor, Tensor, float], Tensor]) -> Callable[..., Tensor]:
-    return lambda z, x, e, s, t, schedule, gamma: _ancestral(
-        z, x, e, s, t, schedule, gamma, lambda small, large: mix(small, large, gamma)
+    return lambda z, x, e, t, s, schedule, gamma: _ancestral(
+        z, x, e, t, s, schedule, gamma, lambda small, large: mix(small, large, gamma)
     )
 
 
@@ -156,8 +163,19 @@ ancestral_step = Check(
             "you return the mean alone: a step without its noise loses variance at every level.",
         ),
         Wrong(
-            lambda z, x, e, s, t, schedule, gamma: schedule.alpha(s) * x + schedule.sigma(s) * e,
+            lambda z, x, e, t, s, schedule, gamma: schedule.alpha(s) * x + schedule.sigma(s) * e,
             "you noise x_hat anew to level s; the mean of the posterior also keeps a share of z_t.",
+        ),
+        Wrong(
+            lambda z, x, e, t, s, schedule, gamma: _ancestral(z, x, e if s > 0 else 0 * e, t, s, schedule, gamma),
+            "you leave the noise of the last step out, as DDPM's code does; (6.7) has it at s = 0 too, and with "
+            "gamma = 1 it is not small.",
+        ),
+        Wrong(
+            lambda z, eps, e, t, s, schedule, gamma: _ancestral(
+                z, (z - schedule.sigma(t) * eps) / schedule.alpha(t), e, t, s, schedule, gamma
+            ),
+            "you take x_hat for eps_hat: here the denoiser's answer is the clean clip.",
         ),
     ],
 )
@@ -197,6 +215,10 @@ clipped_ddim_step = Check(
         Wrong(
             lambda z, x, low, high, *scales: _ddim(z, x.clamp(-1, 1), *scales),
             "you clip to [-1, 1] whatever low and high are.",
+        ),
+        Wrong(
+            lambda z, x, low, high, *scales: _ddim(z, x.clamp(-high, high), *scales),
+            "you clip to [-high, high]; the lower end is `low`.",
         ),
         Wrong(
             lambda z, x, low, high, *scales: (
@@ -252,6 +274,10 @@ langevin_step = Check(
         Wrong(
             _pulled(lambda s, d: d * s / 2, lambda s, d: 0.0),
             "your step adds no noise: then it climbs to the peaks of the density instead of sampling it.",
+        ),
+        Wrong(
+            lambda z, x, e, a, s, d: z - d / 2 * (z - a * x) / s**2 + d**0.5 * e,
+            "your step has length delta; here it is delta sigma², shorter where there is less noise.",
         ),
     ],
 )
@@ -321,10 +347,27 @@ karras_step = Check(
             "at sigma_s = 0 the second slope would be 0 / 0: where the step ends at clean data, leave it out.",
         ),
         Wrong(
+            _heun(
+                lambda denoise, z, high, low, first, end: _slope(
+                    denoise, z + (low - high) / 2 * first, (high + low) / 2
+                )
+            ),
+            "this is the midpoint rule, also of order two; Heun looks at the slope where Euler's step lands.",
+        ),
+        Wrong(
+            _heun(lambda denoise, z, high, low, first, end: (end - z) / (low - high) + _slope(denoise, end, low) / 2),
+            "you add half a step to where Euler landed; the mean of the two slopes is used from the old z.",
+        ),
+        Wrong(
+            _heun(lambda denoise, z, high, low, first, end: (_slope(denoise, z, high) + _slope(denoise, end, low)) / 2),
+            "the value is right, but you call the denoiser more than twice: keep the first slope.",
+        ),
+        Wrong(
             lambda denoise, z, high, low: 2 * z - _karras(denoise, z, high, low),
             "your step goes towards more noise: sigma changes by sigma_s − sigma_t, a negative number.",
         ),
     ],
+    probe=counting,
 )
 
 
@@ -387,6 +430,10 @@ dpm_solver_step = Check(
         Wrong(
             _two_step(lambda x, last, h, k: x + h / (2 * k) * (x - last), half=1.0),
             "you measure the steps in lambda; here h is a difference of half the log-SNR.",
+        ),
+        Wrong(
+            lambda z, x, last, times, schedule: _dpm(z, last, x, times, schedule),
+            "you exchange x_hat of this step and of the last one.",
         ),
     ],
 )

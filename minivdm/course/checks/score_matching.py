@@ -47,6 +47,10 @@ langevin_step = Check(
             "your noise has variance 2a; that belongs to a drift without the one half of (3.2).",
         ),
         Wrong(
+            lambda z, score, noise, a: z + a * score + math.sqrt(2 * a) * noise,
+            "this is the same walk with time counted otherwise: for a step of (3.2) of length a, put a/2 for your a.",
+        ),
+        Wrong(
             lambda z, score, noise, a: z + a / 2 * score,
             "without the noise this is gradient ascent, and all points end on the peaks.",
         ),
@@ -94,10 +98,10 @@ def _shares(log: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda z, weights, means, stds: _mixture(z, weights, means, stds, log)
 
 
-def _by_densities(z: Tensor, weights: Tensor, means: Tensor, stds: Tensor) -> Tensor:
+def _by_densities(z: Tensor, weights: Tensor, means: Tensor, stds: Tensor, small: float = 0.0) -> Tensor:
     pull = means - z[:, None]
     density = _log_density(weights, stds, pull.square().sum(2), z.shape[1]).exp()
-    return (density[:, :, None] * pull / stds[:, None] ** 2).sum(1) / density.sum(1, keepdim=True)
+    return (density[:, :, None] * pull / stds[:, None] ** 2).sum(1) / (density.sum(1, keepdim=True) + small)
 
 
 mixture_score = Check(
@@ -105,6 +109,11 @@ mixture_score = Check(
     _mixture,
     _mixture_cases,
     [
+        Wrong(
+            lambda z, weights, means, stds: _by_densities(z, weights, means, stds, 1e-12),
+            "a small number in the denominator hides the problem: far away all densities are 0 in floating point, and "
+            "your score with them. Normalise the logarithms instead.",
+        ),
         Wrong(
             _by_densities,
             "right near the data, but far away all densities are 0 in floating point and you divide 0 by 0: "
@@ -271,8 +280,24 @@ def _sum(values: Tensor) -> Tensor:
     return values.flatten(1).sum(1)
 
 
-def _bend(z: Tensor) -> Tensor:
-    return 0.5 * torch.sin(z) - z
+class _Bent:
+    """A score with two parameters, which the gradient of a loss has to reach."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.parameters = tuple(torch.tensor(p, dtype=dtype, requires_grad=True) for p in (0.5, 1.0))
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.parameters[0] * torch.sin(z) - self.parameters[1] * z
+
+
+def _with_parameters(answer: Callable[..., Any], score: _Bent, *rest: Any) -> Any:
+    """A probe: the losses, and what their sum's gradient in the parameters of the score is."""
+    loss = answer(score, *rest)
+    if not isinstance(loss, Tensor) or not loss.requires_grad:
+        gradients = [torch.zeros_like(p) for p in score.parameters]
+    else:
+        gradients = list(torch.autograd.grad(loss.sum(), score.parameters, allow_unused=True, materialize_grads=True))
+    return {"": loss, "its gradient in the two parameters of the score": gradients}
 
 
 def _denoising_cases(seed: int) -> Iterator[Case]:
@@ -281,14 +306,15 @@ def _denoising_cases(seed: int) -> Iterator[Case]:
         levels = (uniform(g, 0.4, 0.9, 4).to(dtype), uniform(g, 0.2, 1.5, 4).to(dtype))
         yield Case(
             f"{name_of(dtype)}, 4 clips of 4 x 4 pixels, a level for each",
-            (_bend, video(g, 4, 1, 3, 4, 4, dtype=dtype), video(g, 4, 1, 3, 4, 4, dtype=dtype), *levels),
+            (_Bent(dtype), video(g, 4, 1, 3, 4, 4, dtype=dtype), video(g, 4, 1, 3, 4, 4, dtype=dtype), *levels),
         )
+    bend = _Bent(torch.float64)
     pair = video(g, 2, 2), video(g, 2, 2)
-    yield Case("two points of a plane", (_bend, *pair, uniform(g, 0.4, 0.9, 2), uniform(g, 0.2, 1.5, 2)))
+    yield Case("two points of a plane", (bend, *pair, uniform(g, 0.4, 0.9, 2), uniform(g, 0.2, 1.5, 2)))
     one = video(g, 1, 2, 1, 3, 3), video(g, 1, 2, 1, 3, 3)
-    yield Case("one clip, one frame", (_bend, *one, uniform(g, 0.4, 0.9, 1), uniform(g, 0.2, 1.5, 1)))
+    yield Case("one clip, one frame", (bend, *one, uniform(g, 0.4, 0.9, 1), uniform(g, 0.2, 1.5, 1)))
     points = video(g, 3, 3), video(g, 3, 3)
-    yield Case("little noise, nothing scaled", (_bend, *points, uniform(g, 1, 1, 3), uniform(g, 0.01, 0.02, 3)))
+    yield Case("little noise, nothing scaled", (bend, *points, uniform(g, 1, 1, 3), uniform(g, 0.01, 0.02, 3)))
 
 
 def _regression(find: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -339,10 +365,24 @@ denoising_loss = Check(
             "you average over the samples; one value per sample was asked for.",
         ),
         Wrong(
+            _regression(lambda *a: 2 * _noised(*a)),
+            "the half of (3.9) is missing.",
+        ),
+        Wrong(
+            _regression(lambda score, x, e, a, s: _sum((s * score(a * x + s * e) + e) ** 2) / 2),
+            "this is the loss weighted by σ², (3.13); (3.9) itself has no weight.",
+        ),
+        Wrong(
+            lambda *given: _regression(_noised)(*given).detach(),
+            "the value is right, but no gradient reaches the parameters of the score: a loss that is detached, or "
+            "computed under no_grad, teaches nothing.",
+        ),
+        Wrong(
             _noised,
             "your levels run along the last axis: each belongs to a sample, so give them the shape (b, 1, …, 1).",
         ),
     ],
+    probe=_with_parameters,
 )
 
 
@@ -423,7 +463,12 @@ posterior_moments = Check(
             _tweedie(lambda z, s, h, eye, a, o, m: ((z + o * s) / a, o**2 / a**2 * (eye + o**2 * h))),
             "in your mean the score is multiplied by σ; compare (3.11).",
         ),
+        Wrong(
+            _tweedie(lambda z, s, h, eye, a, o, m: (m, o**2 / a * (eye + o**2 * h))),
+            "in your covariance α is not squared: a scale divides x, its square a covariance.",
+        ),
     ],
+    detached=True,
 )
 
 

@@ -10,10 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from minivdm.core import guidance, observe
-from minivdm.core.schedules import CosineSchedule, Schedule, VESchedule
-from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video, while_sampling
-from minivdm.exact.worlds import GaussianMixture, GaussianVideo
+from minivdm.core import CosineSchedule, Schedule, VESchedule, guidance, observe
+from minivdm.course.checks.harness import (
+    Case,
+    Check,
+    Wrong,
+    counting_while_sampling,
+    generator,
+    name_of,
+    uniform,
+    video,
+)
+from minivdm.exact import GaussianMixture, GaussianVideo
 
 COSINE = CosineSchedule()
 
@@ -239,8 +247,13 @@ super_resolve = Check(
             "a sampler calls its denoiser with gradients switched off; switch them on inside, "
             "with `torch.enable_grad()`.",
         ),
+        Wrong(
+            lambda denoise, see, y, z, t, w: _eq_8(denoise, see, y, z, t, w) + 0 * denoise(z, t),
+            "you call the denoiser twice; its value and its gradient come from one call, and a call is what costs.",
+        ),
     ],
-    probe=while_sampling,
+    probe=counting_while_sampling,
+    detached=True,
 )
 
 
@@ -439,6 +452,10 @@ def _reduced(amount: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., tuple[
     return answer
 
 
+def _gain(c: Tensor, d: Tensor, tau: float) -> Tensor:
+    return torch.linalg.solve(d @ c @ d.mT + tau**2 * torch.eye(len(d), dtype=c.dtype), d @ c).mT
+
+
 def _projected(x: Tensor, c: Tensor, d: Tensor, y: Tensor, tau: float) -> tuple[Tensor, Tensor]:
     return _condition(x, c, d, y, tau, lambda c, d: torch.linalg.pinv(d))
 
@@ -466,6 +483,14 @@ condition = Check(
         Wrong(
             lambda x, c, d, y, tau: (2 * x - _condition(x, c, d, y, tau)[0], _condition(x, c, d, y, tau)[1]),
             "the sign of the residual is wrong: it is y - D x_hat.",
+        ),
+        Wrong(
+            lambda x, c, d, y, tau: (
+                _condition(x, c, d, y, tau)[0],
+                _condition(x, c, d, y, tau)[1] - tau**2 * _gain(c, d, tau) @ _gain(c, d, tau).mT,
+            ),
+            "your covariance is (I − KD) C (I − KD)ᵀ alone; in that form the noise of the observation enters too, as "
+            "tau² K Kᵀ.",
         ),
         Wrong(_projected, "your gain is the pseudo-inverse of D, which does not know C: it moves nothing unseen."),
     ],

@@ -9,11 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minivdm.core.denoiser import Denoiser
-from minivdm.core.gaussian import diffuse, v_from_eps, v_from_x
-from minivdm.core.schedules import CosineSchedule, LinearSchedule, Schedule
+from minivdm.core import CosineSchedule, Denoiser, LinearSchedule, Schedule, diffuse, v_from_eps, v_from_x
 from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video
-from minivdm.training.configs import TrainConfig
 
 # ---- times ---------------------------------------------------------------------------------------------------
 
@@ -41,6 +38,10 @@ stratified_times = Check(
             "your times reach beyond 1: a random number moves a time within its own part only.",
         ),
         Wrong(lambda u: (torch.arange(len(u)) + 1 + u) / len(u), "the first part begins at 0; yours begin one later."),
+        Wrong(
+            lambda u: torch.linspace(0, 1, len(u), dtype=u.dtype) + u / len(u),
+            "linspace(0, 1, n) has its last point at 1, and n − 1 gaps: the n parts begin at 0, 1/n, …, (n − 1)/n.",
+        ),
         Wrong(lambda u: u.sort().values, "sorted independent times are still independent times in another order."),
         Wrong(
             lambda u: (torch.arange(len(u)) + 0.5 + 0 * u) / len(u),
@@ -57,27 +58,65 @@ stratified_times = Check(
 # ---- the loss ------------------------------------------------------------------------------------------------
 
 
-def _network(z: Tensor, log_snr: Tensor) -> Tensor:
-    """Something that depends on both, sample by sample."""
-    level = log_snr.to(z.dtype).reshape(-1, *[1] * (z.ndim - 1))
-    return 0.4 * torch.sin(z) + 0.05 * level * z
+class _Network:
+    """Something that depends on both, sample by sample, with two parameters."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.parameters = tuple(torch.tensor(p, dtype=dtype, requires_grad=True) for p in (0.4, 0.05))
+
+    def __call__(self, z: Tensor, log_snr: Tensor) -> Tensor:
+        if log_snr.dtype != z.dtype or z.dtype != self.parameters[0].dtype:
+            raise TypeError(f"the network wants z and log_snr in the dtype of x, got {z.dtype} and {log_snr.dtype}")
+        level = log_snr.reshape(-1, *[1] * (z.ndim - 1))
+        return self.parameters[0] * torch.sin(z) + self.parameters[1] * level * z
+
+
+def _with_gradients(answer: Callable[..., Any], network: _Network, *rest: Any) -> Any:
+    """A probe: the losses, and what their sum's gradient in the network's parameters is."""
+    loss = answer(network, *rest)
+    if not isinstance(loss, Tensor) or not loss.requires_grad:
+        gradients = [torch.zeros_like(p) for p in network.parameters]
+    else:
+        gradients = list(torch.autograd.grad(loss.sum(), network.parameters, allow_unused=True, materialize_grads=True))
+    return {"": loss, "its gradient in the network's two parameters": gradients}
+
+
+def _blind(network: Any, *rest: Any) -> Tensor:
+    with torch.no_grad():
+        return _loss(network, *rest)
 
 
 def _loss_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
         x, noise = video(g, 3, 1, 2, 4, 4, dtype=dtype), video(g, 3, 1, 2, 4, 4, dtype=dtype)
-        yield Case(f"{name_of(dtype)}, 3 clips", (_network, x, noise, uniform(g, 0.05, 0.95, 3), CosineSchedule()))
+        yield Case(
+            f"{name_of(dtype)}, 3 clips", (_Network(dtype), x, noise, uniform(g, 0.05, 0.95, 3), CosineSchedule())
+        )
     yield Case(
         "one clip, one frame, linear schedule",
-        (_network, video(g, 1, 2, 1, 3, 3), video(g, 1, 2, 1, 3, 3), uniform(g, 0.2, 0.8, 1), LinearSchedule()),
+        (
+            _Network(torch.float64),
+            video(g, 1, 2, 1, 3, 3),
+            video(g, 1, 2, 1, 3, 3),
+            uniform(g, 0.2, 0.8, 1),
+            LinearSchedule(),
+        ),
     )
     yield Case(
         "as many clips as columns",
-        (_network, video(g, 4, 1, 2, 4, 4), video(g, 4, 1, 2, 4, 4), uniform(g, 0.05, 0.95, 4), CosineSchedule()),
+        (
+            _Network(torch.float64),
+            video(g, 4, 1, 2, 4, 4),
+            video(g, 4, 1, 2, 4, 4),
+            uniform(g, 0.05, 0.95, 4),
+            CosineSchedule(),
+        ),
     )
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    yield Case("points, t = 0 and t = 1", (_network, video(g, 2, 3), video(g, 2, 3), ends, CosineSchedule()))
+    yield Case(
+        "points, t = 0 and t = 1", (_Network(torch.float64), video(g, 2, 3), video(g, 2, 3), ends, CosineSchedule())
+    )
 
 
 def _loss(network: Any, x: Tensor, noise: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
@@ -106,6 +145,19 @@ v_loss = Check(
     _loss,
     _loss_cases,
     [
+        Wrong(
+            _blind,
+            "the value is right, but no gradient reaches the network's parameters: a loss under no_grad, or detached, "
+            "teaches nothing.",
+        ),
+        Wrong(
+            _written(goal=lambda z, e, a, s: -v_from_eps(z, e, a, s)),
+            "your v has the wrong sign: v = alpha eps − sigma x.",
+        ),
+        Wrong(
+            _written(goal=lambda z, e, a, s: v_from_eps(z, e, s, a)),
+            "alpha and sigma are exchanged in your v.",
+        ),
         Wrong(_written(goal=lambda z, e, a, s: e), "you compare with the noise; the network is asked for v."),
         Wrong(
             _written(goal=lambda z, e, a, s: v_from_x(z, e, a, s)),
@@ -138,6 +190,7 @@ v_loss = Check(
             "your scales run along the last axis; each belongs to a clip, so they need the shape (b, 1, …, 1).",
         ),
     ],
+    probe=_with_gradients,
 )
 
 
@@ -158,7 +211,10 @@ def _rate_cases(seed: int) -> Iterator[Case]:
 
 
 def _rate(clips: int, peak: float, warmup: int, total: int, floor: float) -> float:
-    return TrainConfig(lr=peak, warmup=warmup, clips=total, lr_end=floor).lr_at(clips)
+    if clips < warmup:
+        return peak * (clips + 1) / warmup
+    rest = max(0.0, 1 - (clips - warmup) / (total - warmup))
+    return peak * (floor + (1 - floor) * math.sin(math.pi / 2 * rest) ** 2)  # sin² of half the angle
 
 
 def _decayed(
@@ -189,6 +245,16 @@ learning_rate = Check(
         Wrong(
             _decayed(_half_cosine, ramp=lambda n, w: n / w),
             "your first step has the rate 0, and learns nothing: count the clip that is about to be seen.",
+        ),
+        Wrong(
+            _decayed(_half_cosine, ramp=lambda n, w: (n + 1) // w),
+            "your warm-up divides integers, //, which gives 0 until its last clip.",
+        ),
+        Wrong(
+            lambda clips, peak, warmup, total, floor: (
+                _rate(clips, peak, warmup, total, 0.0) * (1 - floor / peak) + (floor if clips >= warmup else 0.0)
+            ),
+            "you take `floor` for a rate; it is a share of the peak.",
         ),
         Wrong(
             _decayed(_half_cosine, done=lambda n, w, t: min(1.0, n / t)),
@@ -278,6 +344,7 @@ clip_gradients = Check(
             "where all gradients are zero you divide by zero.",
         ),
     ],
+    new=True,
 )
 
 
@@ -334,6 +401,7 @@ ema_update = Check(
             "this is the plain mean of both, whatever the half-life.",
         ),
     ],
+    new=True,
 )
 
 
@@ -348,7 +416,7 @@ def _label_cases(seed: int) -> Iterator[Case]:
     per_frame = (video(g, 4, 3, 4) > 0).double() + 0.0
     yield Case("labels of 4 clips, frame by frame", (per_frame + 1, torch.tensor([0.1, 0.9, 0.3, 0.7]).double(), 0.5))
     square = torch.ones(4, 4, dtype=torch.float64)
-    yield Case("as many clips as classes", (square, torch.tensor([0.9, 0.1, 0.5, 0.2]).double(), 0.5))
+    yield Case("one number is the probability itself", (square, torch.tensor([0.9, 0.1, 0.5, 0.2]).double(), 0.5))
     yield Case("never", (square.clone(), uniform(g, 0, 1, 4), 0.0))
     yield Case("always", (square.clone(), uniform(g, 0, 1, 4), 1.0))
 
@@ -365,6 +433,10 @@ drop_labels = Check(
         Wrong(
             lambda labels, u, p: _kept(labels, u < p),
             "you keep what should be dropped: a share p of the clips loses its label.",
+        ),
+        Wrong(
+            lambda labels, u, p: _kept(labels, u > p),
+            "a clip whose number equals the probability keeps its label: it loses it where the number is *below*.",
         ),
         Wrong(
             lambda labels, u, p: labels[u >= p], "you drop the clips; they stay in the batch, with a label of zeros."

@@ -10,8 +10,8 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
+from minivdm import networks
 from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video
-from minivdm.networks import rotate, unet3d
 
 
 def _integer(g: torch.Generator, low: int, high: int) -> int:
@@ -54,6 +54,13 @@ per_frame_conv = Check(
             _unmoved,
             "you reshape the video without moving the frame axis beside the batch first: numbers of different "
             "channels and frames end up in one image.",
+        ),
+        Wrong(
+            lambda x, k, b: functional.conv2d(x.reshape(-1, x.shape[1], *x.shape[3:]), k, b, padding=1).reshape(
+                len(x), len(k), *x.shape[2:]
+            ),
+            "you reshape without moving axes, both ways: numbers of different channels and frames end up in one "
+            "image, and the results in other places again.",
         ),
         Wrong(
             lambda x, k, b: _merged(x, k, b).reshape(len(x), len(k), *x.shape[2:]),
@@ -146,7 +153,7 @@ channels_between = Check(
 
 def _attention_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
-    joint = unet3d.joint_frame_mask(4, 2)
+    joint = networks.joint_frame_mask(4, 2)
     for dtype in (torch.float64, torch.float32):
         q, k, v = (video(g, 3, 2, 6, 5, dtype=dtype) for _ in range(3))
         yield Case(f"{name_of(dtype)}, a clip of 4 frames and 2 images", (q, k, v, joint))
@@ -155,6 +162,8 @@ def _attention_cases(seed: int) -> Iterator[Case]:
     yield Case("every frame sees all", (q, k, v, torch.ones(4, 4, dtype=torch.bool)))
     yield Case("one frame", (*(video(g, 2, 3, 1, 4) for _ in range(3)), torch.ones(1, 1, dtype=torch.bool)))
     yield Case("logits of several hundred", (30 * q, 30 * k, v, torch.ones(4, 4, dtype=torch.bool)))
+    past = torch.ones(4, 4, dtype=torch.bool).tril()
+    yield Case("logits of several hundred, the past alone", (30 * q, -30 * q, v, past))
 
 
 def _attention(
@@ -202,6 +211,14 @@ temporal_attention = Check(
         Wrong(
             lambda *given: _attention(*given, hide=lambda logits, m: logits.masked_fill(m, -math.inf)),
             "your mask is the wrong way round: True means that frame i may look at frame j.",
+        ),
+        Wrong(
+            lambda *given: _attention(*given, hide=lambda logits, m: logits.masked_fill(~m, -100.0)),
+            "−100 is a large negative logit only next to small ones: what must be hidden gets minus infinity.",
+        ),
+        Wrong(
+            lambda q, k, v, m: _attention(q, k, v, m.mT),
+            "your mask is transposed: row i is the frame that looks, column j the one that is looked at.",
         ),
         Wrong(
             lambda *given: _attention(*given, hide=lambda logits, m: logits * m),
@@ -315,7 +332,7 @@ def _rotate_cases(seed: int) -> Iterator[Case]:
 
 def _rotate(x: Tensor, omega: Tensor, position: Callable[[Tensor], Tensor] = lambda i: i) -> Tensor:
     angle = position(torch.arange(x.shape[-2]).to(x))[:, None] * omega
-    return rotate(x, angle.cos(), angle.sin())
+    return networks.rotate(x, angle.cos(), angle.sin())
 
 
 def _neighbours(x: Tensor, omega: Tensor) -> Tensor:
@@ -327,6 +344,13 @@ def _no_rotation(x: Tensor, omega: Tensor) -> Tensor:
     angle = torch.arange(x.shape[-2]).to(x)[:, None] * omega
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * angle.cos() + b * angle.sin(), b * angle.cos() + a * angle.sin()], dim=-1)
+
+
+def _overwritten(x: Tensor, omega: Tensor) -> Tensor:
+    angle = torch.arange(x.shape[-2]).to(x)[:, None] * omega
+    a, b = x.chunk(2, dim=-1)
+    a = a * angle.cos() - b * angle.sin()
+    return torch.cat([a, b * angle.cos() + a * angle.sin()], dim=-1)
 
 
 rotate = Check(
@@ -344,6 +368,10 @@ rotate = Check(
         Wrong(
             lambda x, w: _rotate(x, w, torch.ones_like),
             "you turn all frames by the same angle; frame i turns by i ω, so that distances can be told.",
+        ),
+        Wrong(
+            _overwritten,
+            "you overwrite the first member of a pair before you compute the second: both are made of the old ones.",
         ),
         Wrong(_no_rotation, "that is no rotation, lengths change: one of the two sines needs a minus."),
         Wrong(
