@@ -31,7 +31,8 @@ from minivdm import tasks
 from minivdm.core import samplers
 from minivdm.measure import metrics
 from minivdm.measure.frechet import features
-from minivdm.training import build, checkpoints, monitor, pretrained
+from minivdm.data.atomic import write_atomic
+from minivdm.training import monitor, pretrained
 
 REFERENCE_ROW, BATCH = "ancestral, 256 calls", 8
 #: Row -> how `samplers.sample` is called. Heun's method calls the network twice in every step but the last.
@@ -57,7 +58,7 @@ SAMPLERS: dict[str, Callable[[], dict[str, Any]]] = {
 
 def cell(name: str, clips: int, seed: int) -> dict[str, Any]:
     denoise = pretrained.load(paper_tables.WEIGHTS)
-    data, cpu = build.data(denoise.config, split="test"), time.process_time()
+    data, cpu = denoise.config.make_data(split="test"), time.process_time()
     first = paper_tables.REFERENCE_FROM
     reference = data.clips(torch.arange(first, first + paper_tables.REFERENCE)).video
     if name == REAL:
@@ -176,7 +177,7 @@ def main() -> None:
             "hardware": "; ".join(sorted({made["hardware"] for made in cells.values()})),
             "cells": cells,
         }
-        checkpoints.write_atomic(path, paper_tables.as_json(found).encode())
+        write_atomic(path, paper_tables.as_json(found).encode())
         path.with_suffix(".md").write_text(markdown(found))
         print(f"{len(cells)} of {len(names)} rows; last {list(cells)[-1]}", flush=True)
 

@@ -28,8 +28,9 @@ from minivdm import tasks, training
 from minivdm.core.denoiser import Denoiser
 from minivdm.measure import metrics
 from minivdm.measure.frechet import features
-from minivdm.training import build, checkpoints, monitor
-from minivdm.training.configs import TrainConfig
+from minivdm.data.atomic import write_atomic
+from minivdm.training import checkpoints, monitor
+from minivdm.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES, FRAMES, BATCH, MADE, WEIGHT, STEPS = (0, 4, 8), 16, 8, 96, 1.0, 32
@@ -37,9 +38,9 @@ NETWORK = {"width": 16, "multipliers": [1, 2, 4], "patch": 2, "labels": 10, "hea
 CLAIM = "images joined to clips make better clips"
 
 
-def config(images: int, clips: int, seed: int) -> TrainConfig:
+def config(images: int, clips: int, seed: int) -> Recipe:
     """The recipe of one run."""
-    return TrainConfig(
+    return Recipe(
         name="joint-training",
         size=32,
         frames=FRAMES,
@@ -81,19 +82,19 @@ def cell(name: str, clips: int) -> dict[str, Any]:
     made = torch.cat(
         [
             tasks.generate(
-                denoise, part, shape=build.video_shape(cfg), weight=WEIGHT, steps=STEPS, generator=generator
+                denoise, part, shape=cfg.video_shape, weight=WEIGHT, steps=STEPS, generator=generator
             ).clamp(-1, 1)
             for part in labels.split(BATCH)
         ]
     )
-    held_out = monitor.held_out(denoise, build.data(cfg, split="test"), 64)
+    held_out = monitor.held_out(denoise, cfg.make_data(split="test"), 64)
     return {
         "cpu_seconds": round(time.process_time() - cpu, 1),
         "training_seconds": round(run.seconds, 1),
         "steps": trainer.steps,
         "hardware": monitor.hardware(torch.device("cpu")),
         "held_out": held_out,
-        "metrics": measured(made, labels, build.data(cfg, split="test")),
+        "metrics": measured(made, labels, cfg.make_data(split="test")),
     }
 
 
@@ -160,7 +161,7 @@ def main() -> None:
             "comparisons": rows,
             "cells": cells,
         }
-        checkpoints.write_atomic(path, paper_tables.as_json(found).encode())
+        write_atomic(path, paper_tables.as_json(found).encode())
         path.with_suffix(".md").write_text(paper_tables.markdown(found))
         print(f"table 4: {len(cells)} of {len(names)} cells; last {list(cells)[-1]}", flush=True)
 

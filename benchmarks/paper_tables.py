@@ -34,10 +34,11 @@ from weights import interval as wilson
 
 from minivdm import tasks
 from minivdm.core import samplers
-from minivdm.measure import metrics
+from minivdm.measure import metrics, tracks
 from minivdm.measure.frechet import clip_features, features, frechet
 from minivdm.measure.seams import block_seam
-from minivdm.training import build, checkpoints, monitor, pretrained
+from minivdm.data.atomic import write_atomic
+from minivdm.training import monitor, pretrained
 
 RESULTS = Path(__file__).resolve().parent / "results"
 WEIGHTS, BATCH, DRAWS, REFERENCE = "moving-mnist-32", 8, 400, 256
@@ -183,7 +184,7 @@ def windows(videos: Tensor, size: int = 16) -> Tensor:
 
 def track(videos: Tensor) -> Metric:
     """Median deviation from straight motion; a clip with an empty frame counts as off by the whole canvas."""
-    return averaged(metrics.track_deviation(videos).clamp(max=videos.shape[-1]), "median")
+    return averaged(tracks.track_deviation(videos).clamp(max=videos.shape[-1]), "median")
 
 
 def reader_score(videos: Tensor) -> Metric:
@@ -210,7 +211,7 @@ class Table:
     def __init__(self, number: int, clips: int, steps: int, seed: int) -> None:
         self.number, self.n, self.steps, self.seed = number, clips, steps, seed
         self.denoise = pretrained.load(WEIGHTS)
-        data = build.data(self.denoise.config, frames=64 if number == 6 else None, split="test")
+        data = self.denoise.config.make_data(frames=64 if number == 6 else None, split="test")
         self.real, self.reference = (
             data.clips(torch.arange(clips)),
             data.clips(torch.arange(REFERENCE_FROM, REFERENCE_FROM + REFERENCE)).video,
@@ -456,7 +457,7 @@ def run(number: int, clips: int, steps: int, seed: int, again: bool) -> None:
             "cells": cells,
         }
         if cells:
-            checkpoints.write_atomic(path, as_json(found).encode())
+            write_atomic(path, as_json(found).encode())
             path.with_suffix(".md").write_text(markdown(found))
             print(f"table {number}: {len(cells)} of {len(names)} cells; last {list(cells)[-1]}", flush=True)
 

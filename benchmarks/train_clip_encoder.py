@@ -21,7 +21,8 @@ from torch.nn import functional
 from tqdm import trange
 
 from minivdm.data.moving_mnist import Clips, MovingMNIST
-from minivdm.measure.frechet import SPAN, ClipEncoder, clip_distance, features, frame_distance
+from minivdm.measure.frechet import clip_distance, features, frame_distance
+from minivdm.measure.readers import SPAN, ClipEncoder
 
 NAME = "clip-encoder-32"
 EDGE = SPAN // 2

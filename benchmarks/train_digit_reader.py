@@ -23,7 +23,7 @@ from tqdm import trange
 
 from minivdm.data.files import Digits, load_digits
 from minivdm.data.moving_mnist import MovingMNIST
-from minivdm.measure.metrics import DigitReader
+from minivdm.measure.readers import DigitReader
 
 NAME = "digit-reader-32"
 

@@ -19,8 +19,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minivdm import tasks
-from minivdm.measure import metrics
-from minivdm.training import build, checkpoints, monitor, pretrained
+from minivdm.measure import metrics, tracks
+from minivdm.data.atomic import write_json
+from minivdm.training import checkpoints, monitor, pretrained
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 32
@@ -41,7 +42,7 @@ def judged(videos: Tensor, labels: Tensor) -> dict:
         share = flags.float().mean().item()
         out[name] = {"share": round(share, 4), "interval": interval(share, len(videos))}
     if legible.any():
-        deviation = metrics.track_deviation(videos[legible])
+        deviation = tracks.track_deviation(videos[legible])
         low, middle, high = torch.quantile(deviation, torch.tensor([0.25, 0.5, 0.75], dtype=deviation.dtype)).tolist()
         out["track_deviation_px"] = {"median": round(middle, 3), "quartiles": [round(low, 3), round(high, 3)]}
     return out
@@ -52,7 +53,7 @@ def measure(name: str, clips: int, steps: int, seed: int, weights: tuple[float, 
     denoiser = pretrained.load(name)
     labels = torch.eye(10)[torch.arange(clips) % 10]
     # Clips of exactly this length and speed that the network has not seen.
-    real = build.data(denoiser.config, frames=denoiser.shape[1], split="test").clips(torch.arange(clips))
+    real = denoiser.config.make_data(frames=denoiser.shape[1], split="test").clips(torch.arange(clips))
     rows = {"real test clips": judged(real.video, real.labels)}
     for w in weights:
         generator, parts = torch.Generator().manual_seed(seed), []
@@ -104,8 +105,8 @@ def main() -> None:
         torch.set_num_threads(os.cpu_count() or 1)
     figures = measure(args.weights, args.clips, args.steps, args.seed)
     path = pretrained.FOLDER / f"{args.weights}.json"
-    checkpoints.write_json(path, pretrained.card(args.weights) | {"metrics": figures})
-    checkpoints.write_json(RESULTS / "weights.json", figures)
+    write_json(path, checkpoints.sealed(pretrained.card(args.weights) | {"metrics": figures}))
+    write_json(RESULTS / "weights.json", figures)
     (RESULTS / "weights.md").write_text(table(args.weights, figures))
     print(json.dumps(figures["rows"], indent=1))
 

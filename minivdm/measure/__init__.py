@@ -1,1 +1,4 @@
-"""How good a clip is: metrics (one clip at a time), seams (joints of blocks), frechet (two sets of clips)."""
+"""How good a clip is: one clip at a time (metrics, tracks), joints of blocks (seams), two sets of clips (frechet).
+
+Read metrics, tracks, seams, frechet; readers has the small networks behind them.
+"""

@@ -11,72 +11,24 @@ of Moving-MNIST. Its distances are NOT FID or FVD and compare with nothing outsi
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from minivdm.measure.metrics import load_shipped, read
+from minivdm.core import guards
+from minivdm.measure.metrics import pixels, read
+from minivdm.measure.readers import SPAN, ClipEncoder, load_encoder
 
-ENCODER = Path(__file__).parents[1] / "weights" / "clip-encoder-32.safetensors"
-SPAN = 5  # frames that one feature of motion is computed from
 
-
-class NotEnoughVideos(ValueError):
+class NotEnoughVideos(guards.BadArgument):
     """Fewer videos, or shorter ones, than a distance between sets of them can be computed from."""
 
 
-class NotAnI3D(ValueError):
+class NotAnI3D(guards.BadFile):
     """A file that does not behave like an I3D network in TorchScript."""
-
-
-class ClipEncoder(nn.Module):
-    """Features of frames and of motion, from which digits, positions and velocities can be read.
-
-    Called with videos (b, 1, f, 32, 32) in [-1, 1]; returns frame features (b, f, 64), each of one frame alone,
-    and motion features (b, f - 4, 32), each of `SPAN` neighbouring frames. Both are scaled to a mean variance of
-    1 over real clips.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.frame = nn.Sequential(
-            nn.Conv2d(1, 16, 3, stride=2, padding=1),
-            nn.GELU(),
-            nn.Conv2d(16, 32, 3, stride=2, padding=1),
-            nn.GELU(),
-            nn.Conv2d(32, 48, 3, padding=1),
-            nn.GELU(),
-            nn.Conv2d(48, 64, 3, stride=2, padding=1),
-            nn.GELU(),
-            nn.Flatten(),
-            nn.Linear(1024, 64),
-        )
-        self.motion = nn.Sequential(
-            nn.GELU(), nn.Conv1d(64, 96, 3), nn.GELU(), nn.Conv1d(96, 96, 3), nn.GELU(), nn.Conv1d(96, 32, 1)
-        )
-        # What the features were trained to tell: per class presence (10), position (10 x 2); and velocity (10 x 2).
-        self.read_frame = nn.Sequential(nn.GELU(), nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 30))
-        self.read_motion = nn.Sequential(nn.GELU(), nn.Linear(32, 128), nn.GELU(), nn.Linear(128, 50))
-        self.frame_scale: Tensor
-        self.motion_scale: Tensor
-        self.register_buffer("frame_scale", torch.ones(()))
-        self.register_buffer("motion_scale", torch.ones(()))
-
-    def forward(self, videos: Tensor) -> tuple[Tensor, Tensor]:
-        b, _, f, h, w = videos.shape
-        frames = self.frame(videos.transpose(1, 2).reshape(b * f, 1, h, w)).view(b, f, -1)
-        motion = self.motion(frames.transpose(1, 2)).transpose(1, 2)
-        return frames / self.frame_scale, motion / self.motion_scale
-
-
-@functools.cache
-def load_encoder(device: str | torch.device = "cpu") -> ClipEncoder:
-    """The shipped encoder in eval mode. Raises as `metrics.load_shipped` does."""
-    return load_shipped(ENCODER, ClipEncoder, "benchmarks/train_clip_encoder.py", device)
 
 
 # ---- features ----------------------------------------------------------------------------------------------------
@@ -88,11 +40,12 @@ def features(videos: Tensor, encoder: ClipEncoder | None = None, batch: int = 64
 
     h is 32 or a multiple of it, then averaged down. batch: videos encoded at once, which bounds the memory.
     """
-    b, c, f, h, w = videos.shape if videos.ndim == 5 else (0,) * 5
-    if c != 1 or h != w or h == 0 or h % 32 or b == 0:
-        raise ValueError(f"expected videos (b, 1, f, h, h) with h a multiple of 32, got {tuple(videos.shape)}")
+    _, c, f, h, w = pixels("videos", videos).shape
+    if c != 1 or h != w or h % 32:
+        raise guards.BadArgument(f"videos: expected (b, 1, f, h, h) with h a multiple of 32, got {tuple(videos.shape)}")
     if f < SPAN:
         raise NotEnoughVideos(f"expected videos of at least {SPAN} frames, got {f}")
+    guards.whole("batch", batch)
     encoder = load_encoder(videos.device) if encoder is None else encoder
     parts = []
     for part in videos.split(batch):
@@ -120,13 +73,13 @@ def frechet(first: Tensor, second: Tensor) -> float:
     with d: compare only distances at equal n (Chong & Forsyth 2020, "Effectively unbiased FID").
     """
     for cloud in (first, second):
-        if cloud.ndim != 2 or cloud.shape[1] != first.shape[1]:
+        if cloud.ndim != 2 or first.ndim != 2 or cloud.shape[1] != first.shape[1]:
             shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
-            raise ValueError(f"expected features (n, d) and (m, d), got {shapes}")
+            raise guards.BadArgument(f"expected features (n, d) and (m, d), got {shapes}")
         if len(cloud) < 2:
             raise NotEnoughVideos(f"expected at least 2 features on either side, got {len(cloud)}")
         if not bool(cloud.isfinite().all()):
-            raise ValueError("expected finite features, got NaN or infinite ones: look at the videos")
+            raise guards.BadArgument("expected finite features, got NaN or infinite ones: look at the videos")
     a, b = (cloud.detach().cpu().double() for cloud in (first, second))
     c_a, c_b = torch.cov(a.T).reshape(a.shape[1], -1), torch.cov(b.T).reshape(b.shape[1], -1)
     # (C1 C2)^{1/2} has the eigenvalues of (C1^{1/2} C2 C1^{1/2})^{1/2}, which is symmetric.
@@ -166,6 +119,8 @@ def reader_score(videos: Tensor) -> float:
 def load_i3d(path: str | Path, device: str | torch.device = "cpu") -> Callable[[Tensor], Tensor]:
     """Videos (b, c, f, h, w) in [-1, 1] -> (b, 400) logits of an I3D network, from a TorchScript file of your own.
 
+    A TorchScript file is a program, which loading runs: load none that you do not trust.
+
     Expected is the network that most FVD code uses, Carreira & Zisserman's I3D trained on Kinetics-400, as a
     TorchScript module called `i3d(x, rescale=False, resize=False, return_features=True)` with x (b, 3, f, 224, 224).
     It is tried on a black clip at once: raises FileNotFoundError, or NotAnI3D that says what went wrong.
@@ -201,9 +156,10 @@ def fvd(videos: Tensor, reference: Tensor, i3d: Callable[[Tensor], Tensor], batc
 
     Published figures are for 2,048 clips or more on either side; the distance depends on their number.
     """
-    for clips in (videos, reference):
-        if clips.ndim != 5 or clips.shape[1] not in (1, 3):
-            raise ValueError(f"expected videos (b, 1 or 3, f, h, w), got {tuple(clips.shape)}")
+    guards.whole("batch", batch)
+    for name, clips in (("videos", videos), ("reference", reference)):
+        if pixels(name, clips).shape[1] not in (1, 3):
+            raise guards.BadArgument(f"{name}: expected videos (b, 1 or 3, f, h, w), got {tuple(clips.shape)}")
         if clips.shape[2] < 10:  # I3D pools over time by 8, and FVD is not defined on less by its authors
             raise NotEnoughVideos(f"expected videos of at least 10 frames, got {clips.shape[2]}")
     embedded = [torch.cat([i3d(part) for part in clips.split(batch)]) for clips in (videos, reference)]

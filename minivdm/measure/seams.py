@@ -1,17 +1,20 @@
 """What several samples, neighbouring frames and the joints between blocks say about a video.
 
-All take videos (b, c, f, h, w) in [-1, 1]. The features are those of `minivdm.measure.frechet.ClipEncoder`.
+All take videos (b, c, f, h, w) in [-1, 1]. The features are those of `minivdm.measure.readers.ClipEncoder`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from minivdm.measure.frechet import ClipEncoder, features
-from minivdm.measure.metrics import psnr
+from minivdm.core import guards
+from minivdm.measure.frechet import features
+from minivdm.measure.metrics import pixels, psnr
+from minivdm.measure.readers import ClipEncoder
 
 
 def best_of_n(
@@ -28,10 +31,12 @@ def best_of_n(
     """
     if samples.ndim != 6 or samples.shape[1:] != target.shape:
         shapes = f"{tuple(samples.shape)} and {tuple(target.shape)}"
-        raise ValueError(f"expected samples (n, b, c, f, h, w) and a target (b, c, f, h, w), got {shapes}")
+        raise guards.BadArgument(f"expected samples (n, b, c, f, h, w) and a target (b, c, f, h, w), got {shapes}")
     if len(samples) == 0:
-        raise ValueError("expected at least one sample, got none")
+        raise guards.BadArgument("expected at least one sample, got none")
     values = torch.stack([metric(sample, target) for sample in samples])  # (n, b) or (n, b, f)
+    if values.ndim not in (2, 3) or values.shape[1] != target.shape[0]:
+        raise guards.BadArgument(f"metric: expected values (b,) or (b, f) of it, got {tuple(values.shape[1:])}")
     means = values.flatten(2).mean(2) if values.ndim > 2 else values
     best = means.argmax(0) if larger_is_better else means.argmin(0)
     return values[best, torch.arange(len(best), device=best.device)], best
@@ -48,7 +53,10 @@ def feature_consistency(videos: Tensor, encoder: ClipEncoder | None = None) -> T
 
 
 def block_seam(
-    videos: Tensor, seams: Sequence[int], of: str = "features", encoder: ClipEncoder | None = None
+    videos: Tensor,
+    seams: Sequence[int],
+    of: Literal["features", "pixels"] = "features",
+    encoder: ClipEncoder | None = None,
 ) -> Tensor:
     """Is the jump into a new block larger than elsewhere? Ratio per clip, (b,): about 1 where no seam can be seen.
 
@@ -59,18 +67,18 @@ def block_seam(
 
     seams: indices of the first frame of each new block, each from 2 to f - 2.
     """
-    if of not in ("features", "pixels"):
-        raise ValueError(f"of: expected 'features' or 'pixels', got {of!r}")
-    if videos.ndim != 5:
-        raise ValueError(f"expected videos (b, c, f, h, w), got shape {tuple(videos.shape)}")
+    guards.one_of("of", of, ("features", "pixels"))
+    pixels("videos", videos)
     f = videos.shape[2]
     if not seams or not all(2 <= seam <= f - 2 for seam in seams):
-        raise ValueError(f"seams: expected frames from 2 to {f - 2}, got {list(seams)}")
+        raise guards.BadArgument(f"seams: expected frames from 2 to {f - 2}, got {list(seams)}")
     y = features(videos, encoder)[0] if of == "features" else videos.transpose(1, 2).flatten(2).float()
     jump = (y[:, 2:] - 2 * y[:, 1:-1] + y[:, :-2]).norm(dim=-1)  # (b, f - 2), of frames 2 to f - 1
     at = torch.zeros(f - 2, dtype=torch.bool, device=videos.device)
     for seam in seams:
         at[seam - 2 : seam] = True
     if bool(at.all()):
-        raise ValueError(f"seams: expected frames without a seam to compare with, got {list(seams)} of {f} frames")
+        raise guards.BadArgument(
+            f"seams: expected frames without a seam to compare with, got {list(seams)} of {f} frames"
+        )
     return jump[:, at].mean(1) / jump[:, ~at].mean(1).clamp(min=1e-12)

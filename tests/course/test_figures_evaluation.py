@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from minivdm.course.notebook.figures import evaluation as fig
 from minivdm.exact import GaussianVideo
-from minivdm.measure import frechet, metrics
+from minivdm.measure import frechet, metrics, tracks
 
 CLIPS = fig.real_clips(0, 8)
 
@@ -103,7 +103,7 @@ def test_frozen_shuffled_and_collapsed_are_what_they_are_called():
 def test_a_swap_keeps_the_first_half_and_the_path():
     swapped = fig.swapped(CLIPS, 1.0)
     assert torch.equal(swapped[:, :, :8], CLIPS.video[:, :, :8])
-    assert metrics.track_deviation(swapped).max() < 1.5
+    assert tracks.track_deviation(swapped).max() < 1.5
     first = CLIPS.positions[0, 0, 12].floor().long()
     other = CLIPS.positions[1, 0, 12].floor().long()
     (y, x), (v, u) = first.tolist(), other.tolist()

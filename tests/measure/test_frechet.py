@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from minivdm.data.moving_mnist import MovingMNIST
 from minivdm.exact import Law, wasserstein
-from minivdm.measure import frechet, metrics
+from minivdm.measure import frechet, metrics, readers
 
 N = 96
 REAL = MovingMNIST(seed=21).clips(range(N))
@@ -132,24 +132,24 @@ def test_a_feature_belongs_to_its_own_clip_whatever_the_batch():
 
 
 def test_the_card_tells_what_the_encoder_reads():
-    card = json.loads(frechet.ENCODER.with_suffix(".json").read_text())
+    card = json.loads(readers.ENCODER.with_suffix(".json").read_text())
     assert card["errors_on_500_clips"]["test"]["digits of frames"] > 0.85
     assert card["errors_on_500_clips"]["test"]["velocity, pixels per frame"] < 0.5
-    assert card["bytes"] == frechet.ENCODER.stat().st_size < 1e6
+    assert card["bytes"] == readers.ENCODER.stat().st_size < 1e6
     assert "neither FID nor FVD" in card["what"]
 
 
 def test_a_changed_encoder_is_refused(tmp_path, monkeypatch):
     file = tmp_path / "encoder.safetensors"
-    file.write_bytes(frechet.ENCODER.read_bytes()[:-10])
-    file.with_suffix(".json").write_text(frechet.ENCODER.with_suffix(".json").read_text())
-    monkeypatch.setattr(frechet, "ENCODER", file)
-    frechet.load_encoder.cache_clear()
+    file.write_bytes(readers.ENCODER.read_bytes()[:-10])
+    file.with_suffix(".json").write_text(readers.ENCODER.with_suffix(".json").read_text())
+    monkeypatch.setattr(readers, "ENCODER", file)
+    readers.load_encoder.cache_clear()
     with pytest.raises(ValueError, match="SHA-256"):
-        frechet.load_encoder()
-    monkeypatch.setattr(frechet, "ENCODER", tmp_path / "nothing.safetensors")
+        readers.load_encoder()
+    monkeypatch.setattr(readers, "ENCODER", tmp_path / "nothing.safetensors")
     with pytest.raises(FileNotFoundError, match="train_clip_encoder"):
-        frechet.load_encoder()
+        readers.load_encoder()
 
 
 # ---- the reader's score -------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_score_counts_the_digits_that_come_up(monkeypatch):
     assert score(monkeypatch, 60 * torch.eye(10)[:4].repeat(5, 1)) == pytest.approx(4)
 
 
-@pytest.mark.skipif(not metrics.READER.exists(), reason="the digit reader's weights are not there")
+@pytest.mark.skipif(not readers.READER.exists(), reason="the digit reader's weights are not there")
 def test_score_sees_noise_blur_and_collapse():
     real = frechet.reader_score(REAL.video)
     assert real > 7
@@ -254,7 +254,7 @@ def test_bad_input_is_named():
             call()
 
 
-@pytest.mark.parametrize("load", [frechet.load_encoder, metrics.load_reader])
+@pytest.mark.parametrize("load", [readers.load_encoder, readers.load_reader])
 def test_loading_draws_nothing_from_the_global_generator(load):
     load.cache_clear()
     before = torch.get_rng_state()

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from minivdm.course.notebook.style import colors, figure, image
 from minivdm.data.moving_mnist import Clips, MovingMNIST
-from minivdm.measure import frechet, metrics, seams
+from minivdm.measure import frechet, metrics, seams, tracks
 
 # ---- corruptions: (clips, strength from 0 to 1) -> videos (b, 1, f, h, w) ------------------------------------------
 
@@ -112,7 +112,7 @@ def without_target(videos: Tensor, labels: Tensor) -> dict[str, float]:
         "reader score": frechet.reader_score(videos),
         "legibility": metrics.legibility(videos, labels),
         "identity": metrics.identity(videos),
-        "track deviation": float(metrics.track_deviation(videos).clamp(max=9).mean()),
+        "track deviation": float(tracks.track_deviation(videos).clamp(max=9).mean()),
         "consistency": float(seams.feature_consistency(videos).mean()),
         "seam": float(seams.block_seam(videos, [videos.shape[2] // 2]).clamp(max=9).mean()),
     }
