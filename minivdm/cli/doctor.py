@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import platform
@@ -10,6 +11,13 @@ import sys
 
 #: Packages by what they are for, should the package's own list of requirements not be readable.
 NEEDED = ("torch", "numpy", "einops", "safetensors", "tqdm", "pillow", "pooch")
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Say what is there and what is missing."""
+    lines, healthy = report()
+    print("\n".join(lines))
+    return 0 if healthy else 1
 
 
 def report() -> tuple[list[str], bool]:

@@ -15,8 +15,8 @@ from minivdm.core.guards import BadArgument
 BORDER = 96  # grey of the lines between frames, in 0..255
 MARK = (255, 140, 0)  # orange, around frames that were given
 CAPTION = 13  # pixels above a row that has names
-#: How far a value may leave [-1, 1] before it is no picture: a sampler overshoots a little, bytes do by far.
-OVERSHOOT = 2.0
+#: How large a value may be: an untrained network leaves noise, of 5 at most; pictures of 0 to 255 are larger by far.
+LARGEST = 16.0
 MAX_PIXELS = 1 << 26  # of one picture
 
 Pixels = NDArray[np.uint8]
@@ -29,7 +29,7 @@ class PictureError(BadArgument):
 def frames_of(videos: Tensor, name: str = "videos") -> Pixels:
     """Videos (b, c, f, h, w) in [-1, 1] as bytes (b, f, h, w), or (b, f, h, w, 3) for colour.
 
-    A little overshoot is cut off. Raises PictureError for another shape, for integers, NaN and values far outside.
+    What leaves [-1, 1] is cut off. Raises PictureError for another shape, for integers, NaN and values far outside.
     """
     if not isinstance(videos, Tensor):
         raise PictureError(f"{name}: expected a tensor (b, c, f, h, w), got {type(videos).__name__}")
@@ -43,7 +43,7 @@ def frames_of(videos: Tensor, name: str = "videos") -> Pixels:
     if not videos.isfinite().all():
         raise PictureError(f"{name}: expected finite values in [-1, 1], got NaN or infinity")
     low, high = float(videos.min()), float(videos.max())
-    if low < -OVERSHOOT or high > OVERSHOOT:
+    if low < -LARGEST or high > LARGEST:
         hint = "; values of 0 to 255 become x / 127.5 - 1" if high > 64 and low >= 0 else ""
         raise PictureError(f"{name}: expected values in [-1, 1], got {low:.3g} to {high:.3g}{hint}")
     pixels = ((videos.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
@@ -90,7 +90,7 @@ def strips(panels: Mapping[str, Tensor], zoom: int, wrap: int, known: Mapping[st
                 part = range(start, min(start + wrap, frames))
                 rows.append([pixels[i, k] for k in part])
                 marks.append([k in known.get(name, ()) for k in part])
-                names.append([name if start == 0 else ""])
+                names.append([name])
     return Image.fromarray(sheet(rows, zoom, marks, names))
 
 

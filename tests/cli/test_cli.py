@@ -1,6 +1,7 @@
 """Every command of `python -m minivdm`, with a network that trains in a second."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_training import NETWORK
 
-from minivdm.__main__ import main
-from minivdm.training import pretrained
+from minivdm import tasks
+from minivdm.cli.main import CALLS, main, parser
+from minivdm.data import writing
+from minivdm.training import exports, pretrained
 
+NETWORK = {"width": 8, "multipliers": [1, 2], "spatial": [False, True], "temporal": [True, True], "patch": 4,
+           "head_channels": 8, "embedding": 16, "middle": 1, "labels": 10}  # fmt: skip
 SMALL = [word for item in (f"network={json.dumps(NETWORK)}", "size=16", "speed=1", "frames=4", "batch=4", "log_every=4",
                            "milestones=[4]") for word in ("--set", item)]  # fmt: skip
 
@@ -52,7 +56,7 @@ def test_train_writes_to_runs_by_default(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("words", "says"), [
-    (["train", "moving-mnist-31"], "there are moving-mnist-32"),
+    (["train", "moving-mnist-31"], "did you mean 'moving-mnist-32'"),
     (["train", "--set", "lrr=1"], "did you mean 'lr'"),
     (["train", "--set", "network.depth=3"], "depth"),
     (["train", "--device", "tpu9"], "device"),
@@ -69,40 +73,56 @@ def test_train_into_another_run(capsys, run):
     assert "there, 0.1 here" in fails(capsys, "train", "--out", run, "--resume", "--set", "lr=0.1")
 
 
-@pytest.mark.parametrize("words", [["--labels", "3", "7"], ["--sampler", "ancestral"],
+def frames(path):
+    with Image.open(path) as image:
+        return image.n_frames, image.size
+
+
+@pytest.mark.parametrize("words", [["--labels", "3", "7"], ["--sampler", "ancestral"], ["--unconditional"],
                                    ["--weight", "0", "--labels", "1"], ["--eta", "1"]])  # fmt: skip
 def test_sample_writes_an_animation(run, tmp_path, words):
     out = tmp_path / "clips.gif"
     assert main(["sample", "--weights", str(run), "--steps", "2", "--count", "3", "--out", str(out), *words]) == 0
-    with Image.open(out) as image:
-        assert image.n_frames == 4
-        assert image.size == (3 * (2 * 16 + 1) + 1, 2 * 16 + 2)
+    assert frames(out) == (4, (3 * (2 * 16 + 1) + 1, 2 * 16 + 2))
 
 
-def test_sample_writes_filmstrips(run, tmp_path):
-    out = tmp_path / "clips.png"
-    assert (
-        main(
-            [
-                "sample",
-                "--weights",
-                str(run),
-                "--steps",
-                "2",
-                "--count",
-                "2",
-                "--frames",
-                "5",
-                "--zoom",
-                "1",
-                "--out",
-                str(out),
-            ]
-        )
-        == 0
-    )
-    with Image.open(out) as image:
-        assert image.size == (5 * 17 + 1, 2 * 17 + 1)
+@pytest.mark.parametrize("ending", ["png", "webp", "mp4"])
+def test_sample_writes_the_other_formats(run, tmp_path, ending):
+    if ending == "mp4":
+        pytest.importorskip("av")
+    out = tmp_path / f"clips.{ending}"
+    words = ["--steps", "1", "--count", "2", "--frames", "5", "--zoom", "1", "--out", str(out)]
+    assert main(["sample", "--weights", str(run), *words]) == 0
+    if ending == "png":
+        assert frames(out)[1] == (5 * 17 + 1, 2 * 17 + 1)
+    assert out.stat().st_size
+
+
+def test_sample_without_options_draws_labels_and_says_so(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    real = tasks.guided
+    monkeypatch.setattr(tasks, "guided", lambda *args: asked.append(args[1:]) or real(*args))
+    assert main(["sample", "--weights", str(run), "--steps", "1"]) == 0
+    (labels, weight), said = asked[0], capsys.readouterr().out
+    digits = labels.argmax(1).tolist()
+    assert labels.shape == (8, 10) and (labels.sum(1) == 1).all() and len(set(digits)) > 1 and weight == 1
+    assert f"labels drawn at random: {' '.join(map(str, digits))};" in said
+    assert main(["sample", "--weights", str(run), "--steps", "1", "--unconditional"]) == 0
+    assert asked[1] == (None, 0.0) and "drawn" not in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["samples-2.gif", "samples.gif"]
+
+
+@pytest.mark.parametrize("words", [[], ["--sampler", "ancestral"], ["--eta", "0.5"]])
+def test_a_clip_of_a_batch_comes_again_from_its_own_seed(run, tmp_path, monkeypatch, words):
+    made = {}
+    monkeypatch.setattr(writing, "save", lambda video, path, *_, **__: (made.update({path.stem: video}), path)[1])
+    base = ["sample", "--weights", str(run), "--steps", "3", *words]
+    assert main([*base, "--seed", "5", "--count", "3", "--out", str(tmp_path / "batch.png")]) == 0
+    assert main([*base, "--seed", "7", "--count", "1", "--out", str(tmp_path / "alone.png")]) == 0
+    # Convolutions of another batch size differ in the last bits.
+    assert torch.allclose(made["batch"][2], made["alone"][0], atol=1e-4)
+    assert not torch.allclose(made["batch"][1], made["alone"][0], atol=1e-1)
 
 
 def test_same_seed_same_sample(run, tmp_path):
@@ -112,18 +132,26 @@ def test_same_seed_same_sample(run, tmp_path):
 
 
 @pytest.mark.parametrize(("words", "says"), [
-    (["--out", "x.mp4"], ".gif or .png"), (["--labels", "12"], "classes 0 to 9"), (["--count", "0"], "at least 1"),
-    (["--steps", "0"], "step"), (["--eta", "2", "--steps", "2"], "eta"), (["--frames", "0"], "at least 1"),
-    (["--weights", "nothing"], "no weights named"), (["--zoom", "0"], "zoom"), (["--fps", "0"], "fps"),
+    (["--out", "x.avi"], ".gif"), (["--labels", "12"], "0 to 9"), (["--count", "0"], "--count: expected 1 to"),
+    (["--steps", "0"], "--steps"), (["--eta", "2"], "--eta"), (["--frames", "0"], "--frames"),
+    (["--weights", "nothing"], "no weights named"), (["--zoom", "0"], "--zoom"), (["--fps", "0"], "--fps"),
+    (["--zoom", "9" * 20], "--zoom"), (["--zoom", "100000"], "--zoom"), (["--steps", "1000000000"], "--steps"),
+    (["--count", "9" * 20], "--count"), (["--frames", "9" * 20], "--frames"), (["--weight", "1e308"], "--weight"),
+    (["--weight", "nan"], "--weight"), (["--weight", "-1"], "--weight"), (["--fps", "inf"], "--fps"),
+    (["--count", "4000", "--frames", "60000"], "pixel values"), (["--count", "900", "--zoom", "64"], "million pixels"),
+    (["--seed", "-1"], "--seed"), (["--seed", "9" * 30], "--seed"), (["--labels", "1", "--unconditional"], "--uncond"),
+    (["--count", "1.5"], "whole number"), (["--wieght", "1"], "--wieght"), (["--sampler", "euler"], "--sampler"),
+    (["--device", "tpu9"], "device"), (["--count"], "--count"),
 ])  # fmt: skip
-def test_wrong_sample_commands(capsys, run, tmp_path, words, says):
+def test_wrong_sample_commands_are_refused_in_one_line(capsys, run, tmp_path, words, says):
     base = ["sample", "--weights", run, "--out", tmp_path / "x.gif"]
     assert says in fails(capsys, *base, *words)
+    assert not list(tmp_path.iterdir())
 
 
 EDITS = [["extend", "--frames", "7"], ["extend", "--frames", "9", "--backwards", "--overlap", "1"],
          ["extend", "--frames", "12", "--order", "hierarchical", "--method", "replacement", "--labels", "3"],
-         ["interpolate", "--between", "2", "--langevin"], ["upscale"],
+         ["interpolate", "--between", "2", "--langevin"], ["upscale"], ["extend", "--frames", "6", "--unconditional"],
          ["upscale", "--space", "4", "--every", "2"]]  # fmt: skip
 
 
@@ -131,30 +159,112 @@ EDITS = [["extend", "--frames", "7"], ["extend", "--frames", "9", "--backwards",
 def test_edits_write_an_animation(run, tmp_path, words):
     out = tmp_path / "clips.gif"
     assert main([*words, "--weights", str(run), "--steps", "2", "--count", "2", "--out", str(out)]) == 0
-    frames = int(words[2]) if words[0] == "extend" else 3 if "--every" in words else 4
-    with Image.open(out) as image:
-        assert image.n_frames == frames
-        assert image.size == (2 * (2 * 16 + 1) + 1, 2 * 16 + 2)
+    count, (width, _) = frames(out)
+    assert count == (int(words[2]) if words[0] == "extend" else 3 if "--every" in words else 4)
+    assert width == (4 if words[0] == "upscale" else 3) * (2 * 16 + 3) + 3  # panels beside each other
+    assert main([*words, "--weights", str(run), "--steps", "1", "--count", "2", "--out", str(out), "--force",
+                 "--only-result"]) == 0  # fmt: skip
+    assert frames(out)[0] == count
 
 
-def test_edits_start_from_videos_of_ones_own(run, tmp_path):
-    np.save(tmp_path / "small.npy", np.zeros((2, 4, 8, 8), dtype=np.uint8))
-    out = tmp_path / "large.png"
-    words = ["--video", str(tmp_path / "small.npy"), "--weights", str(run), "--zoom", "1", "--out", str(out)]
-    assert main(["upscale", "--steps", "2", *words]) == 0
-    with Image.open(out) as image:
-        assert image.size == (4 * 17 + 1, 2 * 17 + 1)
+@pytest.mark.parametrize("command", ["extend", "interpolate", "upscale"])
+def test_test_clips_are_asked_for_their_own_labels(run, tmp_path, monkeypatch, command):
+    name = {"upscale": "super_resolve"}.get(command, command)
+    asked = []
+    real = getattr(tasks, name)
+    monkeypatch.setattr(tasks, name, lambda *args, **options: asked.append(options) or real(*args, **options))
+    words = [command, "--weights", str(run), "--steps", "1", "--count", "3", "--seed", "4"]
+    assert main([*words, "--out", str(tmp_path / "x.gif")]) == 0
+    clips = pretrained.load(run).config.make_data(split="test").clips([4, 5, 6])
+    assert torch.equal(torch.cat([options["labels"] for options in asked]), clips.labels)
+    assert [options["weight"] for options in asked] == [1.0] * 3
+    assert asked[0]["reconstruction_weight"] == (4.0 if command == "upscale" else 2.0)
+    assert main([*words, "--unconditional", "--out", str(tmp_path / "y.gif")]) == 0
+    assert [(options["labels"], options["weight"]) for options in asked[3:]] == [(None, 0.0)] * 3
+    assert main([*words, "--labels", "2", "--space" if command == "upscale" else "--gamma",
+                 "4" if command == "upscale" else "0", "--out", str(tmp_path / "z.gif")]) == 0  # fmt: skip
+    assert all(torch.equal(options["labels"], tasks.multi_hot([2])) for options in asked[6:])
+    assert asked[6]["reconstruction_weight"] == (16.0 if command == "upscale" else 2.0)
+
+
+def test_what_stands_beside_an_edit(run, tmp_path, monkeypatch):
+    """The truth, the result with its given frames, and a baseline made here once more."""
+    found = {}
+
+    def keep(panels, path, *_, known, **__):
+        found.update(panels=panels, known=known)
+        return path
+
+    monkeypatch.setattr(writing, "save_comparison", keep)
+    base = ["--weights", str(run), "--steps", "1", "--count", "2", "--out", str(tmp_path / "x.gif")]
+    truth = pretrained.load(run).config.make_data(7, "test").clips([0, 1]).video
+
+    assert main(["extend", "--frames", "7", *base]) == 0
+    panels = found["panels"]
+    assert list(panels) == ["truth", "extended", "same frame"] and torch.equal(panels["truth"], truth)
+    assert torch.equal(panels["extended"][:, :, :4], truth[:, :, :4]) and found["known"]["extended"] == [0, 1, 2, 3]
+    assert torch.equal(panels["same frame"], truth[:, :, [0, 1, 2, 3, 3, 3, 3]])
+
+    assert main(["extend", "--frames", "7", "--backwards", *base]) == 0
+    assert torch.equal(found["panels"]["extended"][:, :, 3:], truth[:, :, 3:]) and found["known"]["extended"][0] == 3
+    assert torch.equal(found["panels"]["same frame"], truth[:, :, [3, 3, 3, 3, 4, 5, 6]])
+
+    assert main(["interpolate", "--between", "2", *base]) == 0
+    fade = found["panels"]["cross-fade"]
+    assert torch.allclose(fade[:, :, 1], (2 * truth[:, :, 0] + truth[:, :, 3]) / 3, atol=1e-6)
+    assert found["known"]["interpolated"] == [0, 3]
+
+    assert main(["upscale", *base]) == 0
+    panels = found["panels"]
+    assert list(panels) == ["truth", "given", "upscaled", "bilinear"]
+    small = torch.nn.functional.avg_pool3d(truth[:, :, :4], (1, 2, 2))
+    assert torch.allclose(panels["given"][..., ::2, 1::2], small, atol=1e-6)
+    frame = torch.nn.functional.interpolate(small[:, 0], scale_factor=2, mode="bilinear")
+    assert torch.allclose(panels["bilinear"][:, 0], frame, atol=1e-6)
+
+
+def test_edits_of_a_file(run, tmp_path):
+    clips = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16), dtype=np.uint8)
+    np.save(tmp_path / "mine.npy", clips)
+    words = ["extend", "--frames", "5", "--video", str(tmp_path / "mine.npy"), "--weights", str(run), "--steps", "1"]
+    assert main([*words, "--out", str(tmp_path / "x.gif")]) == 0
+    assert frames(tmp_path / "x.gif")[1][0] == 2 * (2 * 16 + 3) + 3  # the result and a baseline: nobody knows the truth
+
+
+def test_nothing_is_replaced_unless_it_is_forced(capsys, run, tmp_path):
+    out = tmp_path / "x.png"
+    out.write_bytes(b"mine")
+    base = ["sample", "--weights", str(run), "--steps", "1", "--count", "1", "--out", str(out)]
+    assert "--force" in fails(capsys, *base) and out.read_bytes() == b"mine"
+    assert main([*base, "--force"]) == 0 and out.read_bytes() != b"mine"
+
+
+def test_help_shows_every_default(capsys):
+    for command in CALLS:
+        with pytest.raises(SystemExit) as end:
+            main([command, "--help"])
+        assert end.value.code == 0
+        said = " ".join(capsys.readouterr().out.split())
+        top = next(a for a in parser()._actions if a.dest == "command").choices[command]
+        for action in top._actions:
+            if action.default not in (None, False, "==SUPPRESS==", []):
+                value = action.default if isinstance(action.default, list) else [action.default]
+                assert f"(default: {' '.join(map(str, value))})" in said, (command, action.dest)
+            elif action.option_strings and action.nargs != 0 and action.default is None and action.dest != "metrics":
+                assert re.search("if not given|may|neither|stop, and save|start from|the same as", action.help), action
 
 
 @pytest.mark.parametrize(("words", "says"), [
     (["extend", "--frames", "4"], "NoNewFrames"), (["extend", "--overlap", "4"], "TooManyObserved"),
-    (["extend", "--video", "nothing.npy"], "found nothing"), (["interpolate", "--between", "0"], "NoNewFrames"),
+    (["extend", "--video", "nothing.npy"], "nothing"), (["interpolate", "--between", "0"], "--between"),
     (["upscale", "--space", "3"], "BadObservation"), (["upscale", "--space", "1"], "NoNewFrames"),
-    (["upscale", "--every", "0"], "BadObservation"), (["extend", "--reconstruction", "-1"], "w_r"),
-    (["extend", "--steps", "0"], "step"), (["extend", "--out", "x.mp4"], ".gif or .png"),
-    (["extend", "--count", "0"], "at least 1"), (["extend", "--gamma", "2"], "gamma"),
+    (["upscale", "--every", "0"], "--every"), (["extend", "--reconstruction", "-1"], "--reconstruction"),
+    (["extend", "--steps", "0"], "--steps"), (["extend", "--out", "x.avi"], ".gif"),
+    (["extend", "--count", "0"], "--count"), (["extend", "--gamma", "2"], "--gamma"),
+    (["interpolate", "--between", "99999999999"], "--between"), (["extend", "--labels", "x"], "0 to 9"),
+    (["extend", "--frames", "60000", "--count", "4000"], "pixel values"), (["upscale", "--space", "99"], "--space"),
 ])  # fmt: skip
-def test_wrong_edits(capsys, run, tmp_path, words, says):
+def test_wrong_edits_are_refused_in_one_line(capsys, run, tmp_path, words, says):
     assert says in fails(capsys, words[0], "--weights", run, "--out", tmp_path / "x.gif", *words[1:])
 
 
@@ -173,7 +283,7 @@ def test_export_then_doctor(run, tmp_path, monkeypatch, capsys):
 
 
 def test_doctor_finds_damage(run, tmp_path, monkeypatch, capsys):
-    pretrained.export(run, "tiny", tmp_path, clips=2)
+    exports.export(run, "tiny", tmp_path, clips=2)
     path = tmp_path / "tiny.safetensors"
     path.write_bytes(path.read_bytes()[:-9])
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
@@ -190,7 +300,7 @@ def test_doctor_speaks_without_torch():
 
 
 def test_help_is_quick_because_it_leaves_torch_alone():
-    code = "import sys\nfrom minivdm.__main__ import parser\nparser().format_help()\nsys.exit('torch' in sys.modules)"
+    code = "import sys\nfrom minivdm.cli.main import parser\nparser().format_help()\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 

@@ -116,7 +116,7 @@ def test_a_comparison_has_a_named_column_per_panel_and_a_row_per_clip(tmp_path):
 def test_a_comparison_of_filmstrips_has_a_line_per_panel(tmp_path):
     panels = {"truth": ramp(1, 20, 6, 6), "made": ramp(1, 20, 6, 6)}
     with Image.open(writing.save_comparison(panels, tmp_path / "a.png", zoom=1)) as image:
-        assert image.size == (16 * 9 + 3, 4 * 9 + 3 + 2 * sheets.CAPTION)
+        assert image.size == (16 * 9 + 3, 4 * (9 + sheets.CAPTION) + 3)
 
 
 def test_panels_of_two_shapes_are_refused(tmp_path):

@@ -1,0 +1,144 @@
+"""What the commands' options have in common: numbers with bounds, groups of options, errors of one line.
+
+Nothing here imports torch: `--help` and a wrong number answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+WEIGHTS = "moving-mnist-32"
+LARGEST_SEED = 2**62  # torch takes a little more; a batch counts on from here
+#: Values of all clips of a command together, 4 bytes each.
+MOST_VALUES = 1 << 28
+SAMPLERS = ("ddim", "ancestral")
+ORDERS = ("autoregressive", "hierarchical")
+METHODS = ("reconstruction", "replacement")
+
+
+class CommandLineError(ValueError):
+    """An option that cannot be meant; found before anything is loaded."""
+
+
+class Formatter(argparse.HelpFormatter):
+    """Every default that is a value is shown; where there is none, the help itself says what happens."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        shown = action.help or ""
+        if action.default in (None, False, argparse.SUPPRESS) or action.default == [] or "%(default)" in shown:
+            return shown
+        words = " ".join(map(str, action.default)) if isinstance(action.default, list) else "%(default)s"
+        return f"{shown} (default: {words})"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and that shows every default."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", Formatter)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what `main` prints in one line."""
+        raise CommandLineError(f"{message.removeprefix('argument ')} (`{self.prog} --help` lists the options)")
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """A type of argparse: a whole number from `least` to `most`."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text) if len(text) < 40 else most + 1
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected a whole number, got {text[:40]!r}") from None
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"expected {least:,} to {most:,}, got {text[:40]}")
+        return value
+
+    return read
+
+
+def real(least: float, most: float) -> Callable[[str], float]:
+    """A type of argparse: a number from `least` to `most`; NaN and infinity are none."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected a number, got {text[:40]!r}") from None
+        if not least <= value <= most or math.isinf(value):
+            raise argparse.ArgumentTypeError(f"expected {least:g} to {most:g}, got {text[:40]}")
+        return value
+
+    return read
+
+
+def device() -> Parser:
+    """Where to compute."""
+    group = Parser(add_help=False)
+    group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1, mps, or the best there is")
+    return group
+
+
+def picture(name: str) -> Parser:
+    """How a result is written."""
+    group = Parser(add_help=False)
+    add = group.add_argument
+    add(
+        "--out",
+        metavar="FILE",
+        help="NAME.gif, .webp, .mp4 (animations) or .png (filmstrips); "
+        f"if not given, {name}.gif, or {name}-2.gif and so on where that is there",
+    )
+    add("--force", action="store_true", help="replace FILE if it is there")
+    add("--fps", type=real(0.1, 50), default=8.0, help="frames per second of an animation, 0.1 to 50")
+    add("--zoom", type=whole(1, 64), default=2, help="side of a pixel in the picture")
+    return group
+
+
+def sampling(sampler: str, labels: str) -> Parser:
+    """Which weights, how many steps, what is asked for. labels: what happens without --labels."""
+    group = Parser(add_help=False)
+    add = group.add_argument
+    add("--weights", default=WEIGHTS, metavar="NAME", help="weights that ship, a file, or the folder of a run")
+    asked = group.add_mutually_exclusive_group()
+    asked.add_argument(
+        "--labels", nargs="+", metavar="LABEL", help=f"what each clip shall show, such as 3 or 3 7; {labels}"
+    )
+    asked.add_argument("--unconditional", action="store_true", help="leave to the network what the clips show")
+    add("--weight", type=real(0, 1000), default=1.0, help="of the guidance towards the labels, 0 = none")
+    add("--steps", type=whole(1, 100_000), default=64, help="denoising steps (of each block)")
+    add("--sampler", choices=SAMPLERS, default=sampler, help="how a step is made")
+    add("--eta", type=real(0, 1), default=0.0, help="noise of a ddim step")
+    add("--gamma", type=real(0, 1), default=0.1, help="variance of an ancestral step, from the smaller to the larger")
+    add("--seed", type=whole(0, LARGEST_SEED), default=0, help="clip i of a batch is the only one of seed + i")
+    return group
+
+
+def edited() -> Parser:
+    """Which clips to start from, and how they condition the result."""
+    group = Parser(add_help=False)
+    add = group.add_argument
+    add(
+        "--video",
+        metavar="FILE",
+        help="clips to start from, an .npy file; if not given, test clips of what the weights were trained on",
+    )
+    add("--count", type=whole(1, 4096), default=4, help="how many test clips")
+    add("--langevin", action="store_true", help="a Langevin correction after each step")
+    add("--only-result", action="store_true", help="write the result alone, without the truth and a baseline beside it")
+    return group
+
+
+def check_values(what: str, *factors: int) -> None:
+    """Raise CommandLineError where a result has more than `MOST_VALUES` values."""
+    values = math.prod(factors)
+    if values > MOST_VALUES:
+        shape = " x ".join(f"{n:,}" for n in factors)
+        raise CommandLineError(
+            f"{what}: expected at most {MOST_VALUES:,} pixel values in all, got {shape} = {values:.3g}"
+        )

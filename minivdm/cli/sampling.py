@@ -1,0 +1,154 @@
+"""`sample`: clips from noise. And what `sample` shares with the edits: weights, labels, seeds, a name to write to."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minivdm import tasks
+from minivdm.cli.options import CommandLineError, check_values
+from minivdm.core import samplers
+from minivdm.core.gaussian import expand, noise_like
+from minivdm.data import atomic, writing
+from minivdm.training import distributed, pretrained
+
+
+def sample(args: argparse.Namespace) -> int:
+    """Generate clips from trained weights and write them as GIF, WebP, MP4 or PNG."""
+    out = Output(args, "samples")
+    denoise, device = load(args)
+    c, f, h, w = denoise.shape
+    f = f if args.frames is None else args.frames
+    check_values("--count, --frames", args.count, c, f, h, w)
+    out.check(grid(args.count, f, h, w, out.kind))
+    labels = asked(args, denoise)
+    if labels is None and not args.unconditional and classes(denoise):
+        labels = drawn(denoise, args.count, args.seed)
+        words = " ".join("+".join(map(str, row.nonzero()[:, 0].tolist())) or "-" for row in labels)
+        print(f"labels drawn at random: {words}; --labels chooses, --unconditional leaves them to the network")
+    generators = [torch.Generator(device).manual_seed(args.seed + i) for i in range(args.count)]
+    noise = torch.cat([torch.randn(1, c, f, h, w, generator=g, device=device) for g in generators])
+    noise = noise * denoise.schedule.prior_std()
+    if labels is not None:
+        labels = labels.to(device).expand(args.count, -1)
+    videos = samplers.sample(
+        tasks.guided(denoise, labels, args.weight if labels is not None else 0.0),
+        noise,
+        args.steps,
+        step=clip_by_clip(args, generators),
+        progress=True,
+    )
+    written = out.write(videos)
+    print(f"{args.count} clips of {f} frames in {written}")
+    return 0
+
+
+# ---- shared with the edits ---------------------------------------------------------------------------------------
+
+
+class Output:
+    """Where a result goes: the name given, which has to be free or --force, or the first free one of the default."""
+
+    def __init__(self, args: argparse.Namespace, name: str) -> None:
+        self.args, self.default = args, Path(f"{name}.gif")
+        self.path = Path(args.out) if args.out else atomic.free_name(self.default)
+        self.kind = writing.check(self.path, args.fps, args.zoom, replace=args.force)
+
+    def check(self, shape: tuple[int, int, int, int]) -> None:
+        """Raise PictureError where a sheet (rows, columns, h, w) would be too large."""
+        writing.check(self.path, self.args.fps, self.args.zoom, replace=self.args.force, shape=shape)
+
+    def write(self, result: Tensor | dict[str, Tensor], known: Any = ()) -> Path:
+        """Write videos, or panels beside each other; a default name that was taken meanwhile gives way to the next."""
+        function: Callable[..., Path] = writing.save_comparison if isinstance(result, dict) else writing.save
+        while True:
+            try:
+                return function(result, self.path, self.args.fps, self.args.zoom, known=known, replace=self.args.force)
+            except FileExistsError:
+                if self.args.out:
+                    raise
+                self.path = atomic.free_name(self.default)
+
+
+def grid(count: int, frames: int, height: int, width: int, kind: str, panels: int = 1) -> tuple[int, int, int, int]:
+    """(rows, columns, h, w) of the frames of one picture."""
+    if kind == ".png":
+        return (count * panels * -(-frames // writing.WRAP), min(frames, writing.WRAP), height, width)
+    return (count, panels, height, width) if panels > 1 else (-(-count // 8), min(count, 8), height, width)
+
+
+def load(args: argparse.Namespace) -> tuple[pretrained.TrainedDenoiser, torch.device]:
+    """The weights on the device that was asked for."""
+    _, device = distributed.join(None if args.device == "auto" else args.device)
+    return pretrained.load(args.weights, device), device
+
+
+def settings(denoise: pretrained.TrainedDenoiser) -> Any:
+    """The recipe that the weights were made by."""
+    return denoise.config
+
+
+def classes(denoise: pretrained.TrainedDenoiser) -> list[str]:
+    """Names of the labels that the network knows, their numbers unless the data has others; none if it knows none."""
+    count = int(settings(denoise).labels)
+    return list(map(str, range(count)))
+
+
+def asked(args: argparse.Namespace, denoise: pretrained.TrainedDenoiser) -> Tensor | None:
+    """The label vector (1, n) of --labels, None without it."""
+    if args.labels is None:
+        return None
+    names = classes(denoise)
+    unknown = [label for label in args.labels if label not in names]
+    if not names:
+        raise CommandLineError("--labels: expected none, as these weights were trained without labels")
+    if unknown:
+        span = f"{names[0]} to {names[-1]}" if names == list(map(str, range(len(names)))) else ", ".join(names)
+        raise CommandLineError(f"--labels: expected some of {span}, got {' '.join(unknown)}")
+    return tasks.multi_hot([names.index(label) for label in args.labels], len(names))
+
+
+def drawn(denoise: pretrained.TrainedDenoiser, count: int, seed: int) -> Tensor:
+    """Label vectors (count, n) like those of the training data: as many classes in a clip, each drawn at random.
+
+    That of clip i depends on seed + i alone.
+    """
+    n = len(classes(denoise))
+    digits = getattr(settings(denoise), "digits", 1)
+    low, high = (digits, digits) if isinstance(digits, int) else digits
+    rows = []
+    for i in range(count):
+        generator = torch.Generator().manual_seed(seed + i)
+        several = int(torch.randint(low, high + 1, (1,), generator=generator))
+        rows.append(tasks.multi_hot(torch.randint(n, (several,), generator=generator).tolist(), n))
+    return torch.cat(rows)
+
+
+def clip_by_clip(args: argparse.Namespace, generators: Sequence[torch.Generator]) -> Callable[..., Tensor]:
+    """The step of --sampler, with each clip's noise from its own generator: a batch changes no clip of it."""
+    if args.sampler == "ancestral":
+        law: Callable[..., Any] = functools.partial(samplers.ancestral_law, gamma=args.gamma)
+    else:
+        law = functools.partial(samplers.ddim_law, eta=args.eta)
+
+    def step(denoise: Any, z: Tensor, t: Any, s: Any, generator: torch.Generator | None = None) -> Tensor:
+        mean, variance = law(denoise, z, t, s)
+        if args.sampler == "ddim" and args.eta == 0:
+            return mean
+        noise = torch.cat([noise_like(row[None], own) for row, own in zip(mean, generators, strict=True)])
+        return mean + expand(variance.sqrt(), mean) * noise
+
+    return step
+
+
+def shared_step(args: argparse.Namespace) -> Callable[..., Tensor]:
+    """The step of --sampler, for one clip."""
+    if args.sampler == "ancestral":
+        return functools.partial(samplers.ancestral_step, gamma=args.gamma)
+    return functools.partial(samplers.ddim_step, eta=args.eta)
