@@ -102,7 +102,7 @@ def test_weighted_levels_are_a_regression_on_the_noise():
     assert torch.allclose(weighted, plain, atol=1e-12)  # float64
 
 
-def test_weights_are_invisible_inside_a_heap():
+def test_weights_are_invisible_inside_a_mode():
     other = type(WORLD)(torch.tensor([0.1, 0.1, 0.8]), WORLD.means, 0.4)
     inside = WORLD.means + 0.3
     assert torch.allclose(WORLD.score(inside), other.score(inside), atol=1e-6)  # others: exp(-30) and less
@@ -153,11 +153,68 @@ def test_errors_of_the_exact_score_are_zero_and_groups_are_sorted():
     assert torch.allclose(twice, torch.ones_like(twice), atol=1e-4)
 
 
+@pytest.mark.parametrize("t", [0.1, 0.5, 0.6, 0.9])
+def test_peaks_less_passes_plus_minima_is_one(t):
+    schedule = CosineSchedule()
+    alpha, sigma = float(schedule.alpha(t)), float(schedule.sigma(t))
+    found = figures.zeros(alpha, sigma)
+    assert len(found.peaks) - len(found.passes) + len(found.minima) == 1  # arrows point inwards all round the window
+    assert WORLD.score(torch.cat(found), alpha, sigma).abs().max() < 1e-7  # Newton's last step is exact to rounding
+
+
+def test_three_far_clusters_have_seven_zeros():
+    found = figures.zeros(1.0, 0.2)
+    assert [len(part) for part in found] == [3, 3, 1]
+    assert torch.cdist(found.peaks, WORLD.means).min(dim=1).values.max() < 1e-2  # the others hardly move a peak
+
+
+def test_loss_over_time_is_the_loss_on_the_noise_and_on_x():
+    schedule = CosineSchedule(-6, 6)
+    x = WORLD.sample(64, seeded(20))[0]
+    noise = torch.randn(x.shape, generator=seeded(21), dtype=torch.float64)
+    t = torch.rand(64, generator=seeded(22), dtype=torch.float64)
+    alpha, sigma = schedule.alpha(t)[:, None], schedule.sigma(t)[:, None]
+
+    def score(z):
+        return -torch.tanh(z) / sigma  # eps_hat = tanh(z)
+
+    z = alpha * x + sigma * noise
+    x_hat = tweedie(z, score(z), sigma, alpha)
+    weighted = sigma[:, 0] ** 2 * denoising(score, x, sigma, alpha, noise=noise)  # (3.16) with kappa = sigma^2
+    on_noise = ((torch.tanh(z) - noise) ** 2).sum(1) / 2
+    on_x = schedule.log_snr(t).exp() * ((x_hat - x) ** 2).sum(1) / 2
+    assert torch.allclose(weighted, on_noise, rtol=1e-9) and torch.allclose(weighted, on_x, rtol=1e-9)  # float64
+
+
+def test_any_positive_weight_over_time_has_the_score_as_its_minimum():
+    schedule = CosineSchedule(-6, 6)
+    x = WORLD.sample(4000, seeded(23))[0]
+    noise = torch.randn(x.shape, generator=seeded(24), dtype=torch.float64)
+    t = torch.rand(4000, generator=seeded(25), dtype=torch.float64)
+    alpha, sigma = schedule.alpha(t)[:, None], schedule.sigma(t)[:, None]
+    for weight in (sigma[:, 0] ** 2, sigma[:, 0] ** 4):
+
+        def loss(factor, weight=weight):
+            values = denoising(
+                lambda z: factor * WORLD.score(z, alpha[:, 0], sigma[:, 0]), x, sigma, alpha, noise=noise
+            )
+            return (weight * values).mean()
+
+        assert loss(1.0) < min(loss(0.9), loss(1.1))  # the same draws for all three
+
+
+def test_relative_error_of_a_stretched_score_is_the_stretch():
+    found = figures.relative_error(lambda z: 1.25 * WORLD.score(z.double(), 1.0, 0.5), 0.5, n=200)
+    assert abs(found - 0.25) < 1e-4  # float32 points
+
+
 def test_drawings_are_figures_of_plain_numbers():
     drawn = [
         *(figures.draw_field(t) for t in (0.05, 0.95)),
         *(figures.draw_memory(n, sigma) for n, sigma in ((5, 0.05), (300, 1.0))),
         figures.draw_boundary(),
+        figures.draw_question(50),
+        figures.draw_levels({"a": [0.1, 0.2]}, torch.tensor([1.0, 0.1]), {"a": torch.tensor([1.0])}),
         figures.draw_learned(lambda z: -z, 0.3),
         figures.draw_samples({"data": WORLD.sample(100, seeded(13))[0]}),
         figures.draw_errors([10, 100], {"a": [1.0, 0.1]}),

@@ -14,7 +14,7 @@ from torch import Tensor
 from minivdm.core.denoiser import loss_weight
 from minivdm.core.schedules import CosineSchedule, Schedule, VESchedule
 from minivdm.course.notebook.style import colors, figure
-from minivdm.exact.worlds import GaussianMixture, bound
+from minivdm.exact import GaussianMixture, bound
 
 LIMIT = 10.0
 """All schedules of the lesson run from lambda = LIMIT to lambda = -LIMIT."""
@@ -44,7 +44,7 @@ def kl_of_gaussians(shift: float = 1.0, ratio: float = 0.5) -> Figure:
     mean, zero = torch.tensor([[float(shift)]]), torch.zeros(1, 1)
     value = bound.gaussian_kl(mean, float(ratio), zero, 1.0).item()
 
-    made, axes = figure(width=6.4, height=2.8)
+    made, axes = figure(width=6.9, height=3.0)
     axes.plot(u, log_q.exp(), color=colors.learned, label="$q$")
     axes.plot(u, log_p.exp(), color=colors.noise, label="$p$")
     axes.plot(u, integrand, color=colors.data, linewidth=1.2, label="$q\\,\\log(q/p)$")
@@ -94,6 +94,24 @@ def error_curve(points: int = 201, samples: int = 256) -> Curve:
     return Curve(log_snr, torch.stack(values), float(rest))
 
 
+def question() -> Figure:
+    """The area under the exact denoiser's squared errors, which with two small ends is minus a log-likelihood."""
+    curve = error_curve()
+    area = torch.trapezoid(curve.nats, curve.log_snr).item()
+    x, _ = world().sample(100_000, torch.Generator().manual_seed(0))
+    entropy = -world().log_prob(x).mean().item()
+    made, (left, right) = figure(1, 2, width=7.8, height=3.3, width_ratios=[1, 1.7])
+    left.plot(*x[:1500].T, ".", color=colors.data, markersize=2, alpha=0.6)
+    left.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", xticks=[], yticks=[])
+    left.set_title(f"data: mean of −log q(x) = {entropy:.2f}")
+    right.fill_between(curve.log_snr, curve.nats, color=colors.learned, alpha=0.35, linewidth=0)
+    right.plot(curve.log_snr, curve.nats, color=colors.exact)
+    right.text(6.2, 0.45, f"area {area:.2f}", ha="center")
+    right.set(xlim=(-LIMIT, LIMIT), ylim=(0, 1.25), xlabel="log-SNR $\\lambda$")
+    right.set_title(f"half the squared error of the noise; {area:.2f} − {-curve.rest:.2f} = {area + curve.rest:.2f}")
+    return made
+
+
 class Steps(NamedTuple):
     """log-SNR at the borders of the T steps (T + 1,), ascending, and each step's KL (T,), in nats."""
 
@@ -114,7 +132,7 @@ def sawtooth(steps: int = 24, schedule: str = "variance exploding") -> Figure:
     borders, nats = discrete_steps(steps, schedule)
     total = nats.sum().item() + curve.rest
 
-    made, axes = figure(width=6.8, height=3.4)
+    made, axes = figure(width=6.9, height=3.4)
     ramp = torch.linspace(0, 1, 40, dtype=torch.float64)
     inside = borders[:-1, None] + ramp * borders.diff()[:, None]  # (steps, 40)
     teeth = _at(borders[:-1])[:, None] * torch.exp(inside - borders[:-1, None])

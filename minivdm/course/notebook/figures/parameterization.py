@@ -15,7 +15,7 @@ from minivdm.core.denoiser import Denoise, loss_weight, preconditioning
 from minivdm.core.gaussian import diffuse
 from minivdm.core.schedules import CosineSchedule
 from minivdm.course.notebook.style import colors, figure
-from minivdm.exact.worlds import GaussianMixture
+from minivdm.exact import GaussianMixture
 
 SCHEDULE = CosineSchedule()
 """VDM's own: variance preserving, lambda from 20 down to -20."""
