@@ -6,8 +6,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from minivdm.core.gaussian import diffuse, posterior, transition
-from minivdm.core.schedules import CosineSchedule, LinearSchedule, SubVPSchedule, VESchedule
+from minivdm.core import CosineSchedule, LinearSchedule, SubVPSchedule, VESchedule, diffuse, posterior, transition
+from minivdm.core.schedules import FlowSchedule
 from minivdm.course.notebook.figures import noise_schedules as figures
 from minivdm.course.notebook.picture import Picture
 
@@ -74,14 +74,14 @@ def test_two_transitions_make_one(schedule):
 
 @named
 @pytest.mark.parametrize("s, t", [(0.1, 0.2), (0.4, 0.6), (0.05, 0.95)])
-def test_posterior_is_the_product_of_two_bells(schedule, s, t):
+def test_posterior_is_the_product_of_two_gaussians(schedule, s, t):
     x = torch.ones(1, dtype=torch.float64)
     z = schedule.alpha(t) * x - 0.7 * schedule.sigma(t)
-    drawn = figures.bells(float(z), 1.0, s, t, schedule)
+    drawn = figures.grid_posterior(float(z), 1.0, s, t, schedule)
     mean, variance = posterior(z, x, s, t, schedule)
     grid_mean = torch.trapezoid(drawn.product * drawn.z, drawn.z)
     grid_variance = torch.trapezoid(drawn.product * (drawn.z - grid_mean) ** 2, drawn.z)
-    # The trapezoid rule converges exponentially on bells that vanish at the ends.
+    # The trapezoid rule converges exponentially on Gaussians that vanish at the ends.
     assert abs(mean - grid_mean) < 1e-6 and abs(variance / grid_variance - 1) < 1e-6
 
 
@@ -146,10 +146,58 @@ def test_noisy_clip_has_the_asked_log_snr():
     assert abs(eps.var() - 1) < 4 * math.sqrt(2 / eps.numel())  # four standard errors
 
 
+@pytest.mark.parametrize("given", [{"alpha_bar": 0.2}, {"sigma_edm": 3.0}, {"t_flow": 0.9}, {"log_snr": -1.5}])
+def test_coordinates_lead_back_to_the_one_that_was_given(given):
+    at = figures.coordinates(**given)
+    ((name, value),) = given.items()
+    assert abs(getattr(at, name) - value) < 1e-12  # float64
+    for other, level in at._asdict().items():
+        assert figures.coordinates(**{other: level}) == pytest.approx(at, rel=1e-9, abs=1e-9)
+
+
+@named
+def test_coordinates_are_those_of_every_schedule(schedule):
+    for t in (0.1, 0.5, 0.8):
+        alpha, sigma = float(schedule.alpha(t)), float(schedule.sigma(t))
+        at = figures.coordinates(log_snr=float(schedule.log_snr(t)))
+        assert abs(at.sigma_edm / (sigma / alpha) - 1) < 1e-9  # float64
+        assert abs(at.alpha_bar - alpha**2 / (alpha**2 + sigma**2)) < 1e-9
+        assert abs(at.t_flow / (1 - at.t_flow) - sigma / alpha) < 1e-9 * (1 + sigma / alpha)
+
+
+def test_flow_time_and_density_are_functions_of_the_log_snr():
+    log_snr = torch.tensor([-9.0, -2.0, 0.0, 1.0, 6.0], dtype=torch.float64)
+    schedule = FlowSchedule()
+    assert torch.allclose(schedule.log_snr(torch.sigmoid(-log_snr / 2)), log_snr, atol=1e-12)  # float64
+    slope = (schedule.time(log_snr + 1e-4) - schedule.time(log_snr - 1e-4)) / 2e-4
+    assert torch.allclose(-slope, 1 / (8 * torch.cosh(log_snr / 4) ** 2), rtol=1e-7)  # central differences
+
+
+def test_the_chain_of_stable_diffusion_ends_where_lin_et_al_say():
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    at = figures.coordinates(alpha_bar=float((1 - betas).prod()))
+    assert abs(math.exp(at.log_snr) - 0.004682) < 5e-7  # their SNR(T), in the digits they print
+
+
+@pytest.mark.parametrize("wrong", [{}, {"alpha_bar": 0.5, "t_flow": 0.5}, {"alpha_bar": 1.0}, {"sigma_edm": 0.0}])
+def test_coordinates_refuse_what_is_no_level(wrong):
+    with pytest.raises(ValueError, match="expected"):
+        figures.coordinates(**wrong)
+
+
+def test_pooled_noise_of_the_large_frame_is_that_of_the_small_one():
+    axes = figures.draw_sizes(0.0).axes
+    small, shifted = (torch.as_tensor(axes[k].images[0].get_array().data).double() for k in (3, 5))
+    # Pooling halves the shifted level's sigma / alpha, and that is the base level's; signal and noise are the same.
+    assert torch.allclose(small, shifted, atol=1e-5)  # float32
+
+
 def test_drawings_are_pictures_of_plain_numbers():
     drawn = [
         figures.draw_log_snr(),
         figures.draw_posterior(0.6, 0.1, 1),
+        figures.draw_fan(),
+        figures.draw_bridge(),
         figures.draw_sizes(-1),
         figures.draw_brightness((-20.0, -5.4), 64, 500),
     ]
