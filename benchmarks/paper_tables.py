@@ -33,7 +33,7 @@ from torch import Tensor
 from weights import interval as wilson
 
 from minivdm import tasks
-from minivdm.core import samplers
+from minivdm.core import Frames, samplers
 from minivdm.measure import metrics, tracks
 from minivdm.measure.frechet import clip_features, features, frechet
 from minivdm.measure.seams import block_seam
@@ -263,13 +263,9 @@ class Table:
 
     def predicted(self, real: Tensor, labels: Tensor, generator: torch.Generator, **how: Any) -> Tensor:
         """6 real frames and 10 new ones."""
-        known = range(PREDICT_FROM)
         return tasks.restore(
             self.denoise,
-            None,
-            None,
-            frames=known,
-            known=real[:, :, :PREDICT_FROM],
+            [(Frames(range(PREDICT_FROM)), real[:, :, :PREDICT_FROM])],
             labels=labels,
             step=samplers.ancestral_step,
             generator=generator,

@@ -27,6 +27,17 @@ class Denoise(Protocol):
     def __call__(self, z: Tensor, t: Any, /) -> Tensor: ...
 
 
+def schedule_of(denoise: Any) -> Schedule:
+    """The schedule that a denoiser carries; BadType for what is no denoiser."""
+    schedule = getattr(denoise, "schedule", None)
+    if not callable(denoise) or not isinstance(schedule, Schedule):
+        raise BadType(
+            "denoise: expected a denoiser, (z, t) -> x_hat, that carries its noise schedule as .schedule, "
+            f"got {type(denoise).__name__}"
+        )
+    return schedule
+
+
 @runtime_checkable
 class Conditional(Denoise, Protocol):
     """A denoiser that takes conditions: `given(labels)`, or others by name, is (z, t) -> x_hat; `given(None)`: none."""
@@ -260,4 +271,4 @@ def drop_labels(labels: Tensor, probability: float, generator: torch.Generator |
     """Labels with whole samples zeroed, each with the given probability. labels: (b, ...), or any other condition."""
     device = labels.device if generator is None else generator.device
     keep = torch.rand(labels.shape[0], generator=generator, device=device) >= real("probability", probability, 0, 1)
-    return labels * expand(keep.to(labels), labels)
+    return labels * keep.to(labels).view(-1, *[1] * (labels.ndim - 1))

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument
+from minivdm.core.guards import BadArgument, floating
 from minivdm.core.schedules import Schedule, as_time
 
 
@@ -43,8 +43,9 @@ class Gaussian(NamedTuple):
 def expand(coefficient: Tensor | float, z: Tensor) -> Tensor:
     """A coefficient in z's dtype and on its device, shaped so that a `(b,)` one meets z's batch axis.
 
-    Raises ValueError where the shapes do not fit.
+    Raises BadArgument where the shapes do not fit, BadType where z is not floating-point.
     """
+    floating("z", z)
     coefficient = coefficient if isinstance(coefficient, Tensor) else torch.tensor(coefficient, dtype=z.dtype)
     if coefficient.ndim == 0 and coefficient.device.type == "cpu":
         return coefficient.to(z.dtype)  # meets a tensor on any device, without a copy to it
@@ -64,11 +65,13 @@ def expand(coefficient: Tensor | float, z: Tensor) -> Tensor:
 
 def noise_like(z: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Standard normal noise like z, drawn on the generator's device: one seed, one noise on any machine."""
+    floating("z", z)
     device = z.device if generator is None else generator.device
     return torch.randn(z.shape, generator=generator, device=device, dtype=z.dtype).to(z.device)
 
 
-def _same_shape(z: Tensor, other: Tensor, name: str) -> None:
+def same_shape(z: Tensor, other: Tensor, name: str) -> None:
+    """BadArgument unless `other`, called `name`, has the shape of the latent z: nothing broadcasts by accident."""
     if z.shape != other.shape:
         raise BadArgument(f"expected {name} of the latent's shape {tuple(z.shape)}, got {tuple(other.shape)}")
 
@@ -76,7 +79,7 @@ def _same_shape(z: Tensor, other: Tensor, name: str) -> None:
 def _coefficients(
     z: Tensor, given: Tensor, alpha: Tensor | float, sigma: Tensor | float, divides_by: str = ""
 ) -> tuple[Tensor, Tensor]:
-    _same_shape(z, given, "a prediction")
+    same_shape(z, given, "a prediction")
     for name, value in (("alpha", alpha), ("sigma", sigma)):
         if name == divides_by and bool((torch.as_tensor(value) == 0).any()):
             raise BadArgument(f"this conversion divides by {name}, which must not be 0, got {value}")
@@ -99,12 +102,12 @@ def diffuse(
     """
     if noise is None:
         noise = noise_like(x, generator)
-    _same_shape(x, noise, "noise")
+    same_shape(x, noise, "noise")
     return expand(schedule.alpha(t), x) * x + expand(schedule.sigma(t), x) * noise
 
 
 def ordered(s: Tensor | float, t: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Two times in float64; ValueError unless s < t everywhere."""
+    """Two times in float64; BadArgument unless s < t everywhere."""
     s, t = as_time(s), as_time(t)
     if t.device.type == "cpu" and s.device.type == "cpu" and not bool((s < t).all()):
         raise BadArgument(f"expected s < t (s is the cleaner time), got s={s.tolist()} and t={t.tolist()}")
@@ -130,7 +133,7 @@ def posterior(z: Tensor, x: Tensor, s: Tensor | float, t: Tensor | float, schedu
     nothing of x and weighs nothing: q(z_s | x) is left.
     """
     s, t = ordered(s, t)
-    _same_shape(z, x, "x")
+    same_shape(z, x, "x")
     change = schedule.log_snr(t) - schedule.log_snr(s)  # negative: the SNR falls from s to t
     kept, fresh = change.exp(), -torch.expm1(change)
     alpha_s, alpha_t = schedule.alpha(s), schedule.alpha(t)

@@ -5,57 +5,42 @@ A step is a function `(denoise, z, t, s, generator=None) -> z_s` with s < t. Its
 `.schedule`, trained, guided or exact.
 
 The random steps draw from a Gaussian, which `<name>_law` returns; `minivdm.exact.propagate` works with those laws.
+The solvers of `ode` and the grids of `time_grids` are at hand here too, so that every step is `samplers.<name>`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from minivdm.core.denoiser import Denoise
+from minivdm.core.denoiser import Denoise, schedule_of
 from minivdm.core.gaussian import (
     Gaussian,
-    diffuse,
     eps_from_x,
     expand,
     noise_like,
     ordered,
     posterior,
+    same_shape,
     score_from_x,
     transition,
 )
-from minivdm.core.ode import DPMSolverPlusPlus2M, angular_ddim_step, euler_step, heun_step
-from minivdm.core.time_grids import Grid, as_grid, karras, times_of, uniform_in_log_snr, uniform_in_t
+from minivdm.core.guards import BadArgument, BadType, finite, floating, real
+from minivdm.core.guidance import clipped
+from minivdm.core.ode import DPMSolverPlusPlus2M, Multistep, angular_ddim_step, euler_step, heun_step  # noqa: F401
+from minivdm.core.schedules import CosineSchedule, Schedule
+from minivdm.core.time_grids import Grid, as_grid, karras, times_of, uniform_in_log_snr, uniform_in_t  # noqa: F401
 
-__all__ = [
-    "DPMSolverPlusPlus2M",
-    "Denoise",
-    "ancestral_law",
-    "ancestral_step",
-    "angular_ddim_step",
-    "as_grid",
-    "ddim_law",
-    "ddim_step",
-    "draw",
-    "euler_step",
-    "heun_step",
-    "invert",
-    "karras",
-    "langevin_law",
-    "langevin_step",
-    "reverse_sde_law",
-    "reverse_sde_step",
-    "sample",
-    "sdedit",
-    "uniform_in_log_snr",
-    "uniform_in_t",
-]
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
 
 Step = Callable[..., Tensor]
+Corrector = Callable[..., Tensor]
 
 
 # ---- random steps: a Gaussian whose mean is a function of z ------------------------------------------------
@@ -63,6 +48,8 @@ Step = Callable[..., Tensor]
 
 def draw(law: Gaussian, generator: torch.Generator | None = None) -> Tensor:
     """mean + sqrt(variance) eps."""
+    if law.variance.device.type == "cpu" and not bool((law.variance >= 0).all()):
+        raise BadArgument(f"law: expected a variance >= 0, got {law.variance.tolist()}")
     return law.mean + expand(law.variance.sqrt(), law.mean) * noise_like(law.mean, generator)
 
 
@@ -71,8 +58,8 @@ def ancestral_law(denoise: Denoise, z: Tensor, t: Tensor | float, s: Tensor | fl
 
     gamma in [0, 1] interpolates, in the logarithm, between the smallest and the largest sensible variance.
     """
-    if not 0 <= gamma <= 1:
-        raise ValueError(f"expected gamma in [0, 1], got {gamma}")
+    real("gamma", gamma, 0, 1)
+    schedule_of(denoise)
     mean, smallest = posterior(z, denoise(z, t), s, t, denoise.schedule)
     largest = transition(s, t, denoise.schedule).variance
     return Gaussian(mean, smallest ** (1 - gamma) * largest**gamma)
@@ -96,9 +83,8 @@ def ddim_law(denoise: Denoise, z: Tensor, t: Tensor | float, s: Tensor | float, 
     Song, Meng & Ermon 2020, "Denoising diffusion implicit models", eqs 12 and 16. eta = 0 keeps the predicted
     noise and is deterministic; eta = 1 is `ancestral_law` with gamma = 0.
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"expected eta in [0, 1], got {eta}")
-    schedule = denoise.schedule
+    real("eta", eta, 0, 1)
+    schedule = schedule_of(denoise)
     x_hat = denoise(z, t)
     eps_hat = eps_from_x(z, x_hat, schedule.alpha(t), schedule.sigma(t))
     fresh = eta**2 * posterior(z, x_hat, s, t, schedule).variance
@@ -120,16 +106,17 @@ def ddim_step(
 
 
 def reverse_sde_law(denoise: Denoise, z: Tensor, t: Tensor | float, s: Tensor | float) -> Gaussian:
-    """Euler-Maruyama on dz = (f z - g^2 score) dt + g dw, backwards from t to s.
+    """Euler-Maruyama on dz = (f z - g^2 score) dt + g dw from t to s < t (Anderson 1982; Song et al. 2021, eq 6).
 
-    Anderson 1982; Song et al. 2021, eq 6.
-
-    Explicit, hence unstable where (t - s) g^2 exceeds about 2 sigma^2, as it does next to t = 1 on a cosine
-    schedule with a low log_snr_min: start the grid a little below 1 there.
+    Explicit, hence unstable where (t - s) g^2 exceeds about 2 sigma^2, as it does next to t = 1 on a cosine schedule
+    with a low log_snr_min: start the grid a little below 1 there. Raises BadArgument where f is infinite, as on the
+    flow path at t = 1.
     """
-    schedule = denoise.schedule
+    schedule = schedule_of(denoise)
     s, t = ordered(s, t)
     f, g2 = schedule.drift(t), schedule.diffusion(t) ** 2
+    if not bool(f.isfinite().all()):
+        raise BadArgument(f"t: expected times at which the drift is finite, up to {schedule.t_max}, got {t.tolist()}")
     score = score_from_x(z, denoise(z, t), schedule.alpha(t), schedule.sigma(t))
     mean = z - expand((t - s) * f, z) * z + expand((t - s) * g2, z) * score
     return Gaussian(mean, (t - s) * g2)
@@ -147,13 +134,10 @@ def reverse_sde_step(
 
 
 def langevin_law(denoise: Denoise, z: Tensor, t: Tensor | float, delta: float = 0.1) -> Gaussian:
-    """N(z - (1/2) delta sigma_t eps_hat(z), delta sigma_t^2): stays at t, and pulls towards q_t.
-
-    VDM eq 5.
-    """
-    if not delta > 0:
-        raise ValueError(f"expected a Langevin step size delta > 0, got {delta}")
-    alpha, sigma = denoise.schedule.alpha(t), denoise.schedule.sigma(t)
+    """N(z - (1/2) delta sigma_t eps_hat(z), delta sigma_t^2): stays at t, and pulls towards q_t (VDM eq 5)."""
+    real("delta", delta, 0, above=True)
+    schedule = schedule_of(denoise)
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     eps_hat = eps_from_x(z, denoise(z, t), alpha, sigma)
     return Gaussian(z - expand(delta * sigma / 2, z) * eps_hat, delta * sigma**2)
 
@@ -169,7 +153,77 @@ def langevin_step(
     return draw(langevin_law(denoise, z, t, delta), generator)
 
 
+def clean_step(
+    denoise: Denoise,
+    z: Tensor,
+    t: Tensor | float,
+    s: Tensor | float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """x_hat itself: the step to clean data, whatever noise a truncated schedule still has at its time 0."""
+    return denoise(z, t)
+
+
 # ---- the loop ----------------------------------------------------------------------------------------------
+
+
+class SamplingFields(TypedDict, total=False):
+    """The fields of `Sampling` but for `steps`, as keywords."""
+
+    step: Step
+    grid: Grid | Tensor | Sequence[float]
+    corrector: Corrector | None
+    final: Step | None
+    clip: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a denoiser is sampled; checked when it is made.
+
+    steps: how many denoising steps, 64 unless the grid says it.
+    step: `(denoise, z, t, s, generator=) -> z_s`, its options bound beforehand, or a `Multistep` solver.
+    grid: a function (steps, schedule) -> times, or the decreasing times themselves, in [0, 1].
+    corrector: `(denoise, z, t, generator=) -> z`, applied at each level just reached but the last: with
+        `langevin_step` this is predictor-corrector sampling.
+    final: the step of the interval that ends at t = 0, where data are clean; None: `step`, there as everywhere.
+    clip: (low, high), the range that x_hat is kept in; None for none.
+    """
+
+    steps: int | None = None
+    step: Step = ddim_step
+    grid: Grid | Tensor | Sequence[float] = uniform_in_t
+    corrector: Corrector | None = None
+    final: Step | None = clean_step
+    clip: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.grid):
+            object.__setattr__(self, "grid", tuple(as_grid(self.grid).tolist()))  # compares, and cannot change
+        self.times(CosineSchedule())  # any schedule: are they as many as `steps`?
+        for name, optional in (("step", False), ("corrector", True), ("final", True)):
+            value = getattr(self, name)
+            if not (callable(value) or (optional and value is None)):
+                raise BadType(f"{name}: expected a function, got {value!r}")
+        if self.clip is not None and not (len(self.clip) == 2 and self.clip[0] < self.clip[1]):
+            raise BadArgument(f"clip: expected (low, high) with low < high, got {self.clip}")
+
+    @classmethod
+    def of(cls, sampling: Sampling | None = None, steps: int | None = None, **named: Any) -> Self:
+        """A sampling from keywords, or `sampling` with some fields replaced; BadType for a keyword that is no field."""
+        known = [field.name for field in fields(cls)]
+        if unknown := [name for name in named if name not in known]:
+            raise BadType(f"{', '.join(unknown)}: expected options out of {', '.join(known)}")
+        if not isinstance(sampling, Sampling | None):
+            raise BadType(f"sampling: expected a Sampling, got {sampling!r}")
+        if steps is not None:
+            named["steps"] = steps
+        return cls(**{**(vars(sampling) if sampling is not None else {}), **named})
+
+    def times(self, schedule: Schedule) -> Tensor:
+        """The times at which sampling stops, (steps + 1,), decreasing, float64."""
+        steps = 64 if self.steps is None and callable(self.grid) else self.steps
+        return times_of(self.grid, steps, schedule)
 
 
 @torch.no_grad()
@@ -177,92 +231,44 @@ def sample(
     denoise: Denoise,
     noise: Tensor,
     steps: int | None = None,
-    step: Step = ddim_step,
+    *,
+    sampling: Sampling | None = None,
     project: Callable[[Tensor, Tensor], Tensor] | None = None,
-    grid: Grid | Tensor | Sequence[float] = uniform_in_t,
     callback: Callable[[Tensor, Tensor], object] | None = None,
     progress: bool = False,
     generator: torch.Generator | None = None,
-    corrector: Callable[..., Tensor] | None = None,
+    **named: Unpack[SamplingFields],
 ) -> Tensor:
     """Walk z from the first time of a grid to its last; the one loop of every sampler.
 
     noise: z at the grid's first time, any shape with the batch first: standard normal noise times
-        `schedule.prior_std()`, which is 1 where variance is preserved.
-    steps: how many denoising steps, where `grid` is a function of it.
-    step: `(denoise, z, t, s, generator=) -> z_s`.
-    project: `(z, t) -> z`, applied at the first level and at each level just reached: here replacement enters.
-    grid: a function (steps, schedule) -> times, or the decreasing times themselves, in [0, 1].
+        `schedule.prior_std(times[0])`, which is 1 where variance is preserved.
+    steps, step, grid, corrector, final, clip: the fields of `Sampling`; or `sampling`, one object of them.
+    project: `(z, t) -> z`, applied at the first level and at each level just reached, before the corrector and after:
+        here replacement enters.
     callback: called as `(z, t)` after each step.
-    corrector: `(denoise, z, t, generator=) -> z`, applied at each level just reached but the last, and followed
-        by `project` once more: with `langevin_step` this is predictor-corrector sampling.
 
-    t = 0 means clean data: where the grid ends there, the last step returns x_hat itself, without the noise
-    that a truncated schedule still has at t = 0. A grid that ends earlier returns z of its last time.
+    t = 0 means clean data: where the grid ends there, the `final` step returns x_hat itself, without the noise that a
+    truncated schedule still has at t = 0. A grid that ends earlier returns z of its last time.
     """
-    schedule = getattr(denoise, "schedule", None)
-    if schedule is None:
-        raise TypeError("expected a denoiser that carries its noise schedule as .schedule, got one without")
-    times = times_of(grid, steps, schedule)
-    z = noise if project is None else project(noise, times[0])
+    how = Sampling.of(sampling, steps, **named)
+    times = how.times(schedule_of(denoise))
+    if finite("noise", floating("noise", noise)).ndim == 0 or noise.numel() == 0:
+        raise BadArgument(f"noise: expected latents with a batch first, none empty, got shape {tuple(noise.shape)}")
+    if how.clip is not None:
+        denoise = clipped(denoise, *how.clip)
+    z, past = noise if project is None else project(noise, times[0]), None
     for t, s in tqdm(list(zip(times[:-1], times[1:], strict=True)), disable=not progress, desc="sampling"):
-        z = denoise(z, t) if s == 0 else step(denoise, z, t, s, generator=generator)
-        if project is not None:
-            z = project(z, s)
-        if corrector is not None and s > 0:
-            z = corrector(denoise, z, s, generator=generator)
+        step = how.final if s == 0 and how.final is not None else how.step
+        if isinstance(step, Multistep):
+            z, past = step.advance(denoise, z, t, s, past)
+        else:
+            z = step(denoise, z, t, s, generator=generator)
+        same_shape(noise, z, "the result of a step")
+        z = z if project is None else project(z, s)
+        if how.corrector is not None and s > 0:
+            z = how.corrector(denoise, z, s, generator=generator)
             z = z if project is None else project(z, s)
         if callback is not None:
             callback(z, s)
     return z
-
-
-# ---- starting from data ------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def invert(
-    denoise: Denoise,
-    x: Tensor,
-    steps: int | None = None,
-    grid: Grid | Tensor | Sequence[float] = uniform_in_t,
-    refinements: int = 2,
-) -> Tensor:
-    """The noise from which DDIM makes x: its update run from s to t (Song, Meng & Ermon 2020, section 4.3).
-
-    x: clean data, batch first. steps, grid: as in `sample`; the result is z at the grid's first time.
-    The bare update takes x_hat and eps_hat where a step starts, whereas DDIM takes them where it ends: an error
-    that shrinks with the step. Fixed-point iterations, `refinements` of them at one denoiser call each, remove
-    it: z_t <- z_t + (z_s - ddim(z_t)). With the exact denoiser and 200 steps the round trip errs by a few 1e-2 with
-    none (the bare update), by a few 1e-3 with one, and by less than 1e-3 with two.
-    """
-    schedule = denoise.schedule
-    times = times_of(grid, steps, schedule).flip(0)
-    z = x
-    for s, t in zip(times[:-1], times[1:], strict=True):
-        start = s.clamp(min=schedule.t_min)
-        x_hat = denoise(z, start)
-        eps_hat = eps_from_x(z, x_hat, schedule.alpha(start), schedule.sigma(start))
-        z_t = expand(schedule.alpha(t), z) * x_hat + expand(schedule.sigma(t), z) * eps_hat
-        for _ in range(refinements):
-            z_t = z_t + z - (denoise(z_t, t) if s == 0 else ddim_step(denoise, z_t, t, s))
-        z = z_t
-    return z
-
-
-def sdedit(
-    denoise: Denoise,
-    x: Tensor,
-    t: float,
-    steps: int,
-    step: Step = ddim_step,
-    generator: torch.Generator | None = None,
-    **options: Any,
-) -> Tensor:
-    """Noises x to an intermediate time t and denoises it from there (Meng et al. 2022, "SDEdit").
-
-    The larger t, the more of x is made anew. options: as for `sample`.
-    """
-    times = float(t) * times_of(uniform_in_t, steps, denoise.schedule)
-    z = diffuse(x, times[0], denoise.schedule, generator=generator)
-    return sample(denoise, z, step=step, grid=times, generator=generator, **options)

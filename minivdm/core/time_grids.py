@@ -2,12 +2,13 @@ r"""Where a sampler stops on its way: (steps, schedule) -> times (steps + 1,), d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from numbers import Integral
 
 import torch
 from torch import Tensor
 
+from minivdm.core.guards import BadArgument, whole
 from minivdm.core.schedules import Schedule, as_time
 
 Grid = Callable[[int, Schedule], Tensor]
@@ -15,13 +16,13 @@ Grid = Callable[[int, Schedule], Tensor]
 
 def uniform_in_t(steps: int, schedule: Schedule) -> Tensor:
     """Equal steps of t from 1 to 0, float64."""
-    return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    return torch.linspace(1, 0, _count(steps) + 1, dtype=torch.float64)
 
 
 def uniform_in_log_snr(steps: int, schedule: Schedule) -> Tensor:
-    """Equal steps of lambda from t = 1 down to the schedule's t_min; the last time is 0 (Lu et al. 2022)."""
-    log_snr = schedule.log_snr(torch.tensor([1.0, schedule.t_min], dtype=torch.float64))
-    weight = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    """Equal steps of lambda from t_max to the schedule's t_min; the first time is 1, the last 0 (Lu et al. 2022)."""
+    log_snr = schedule.log_snr(torch.tensor([schedule.t_max, schedule.t_min], dtype=torch.float64))
+    weight = torch.linspace(0, 1, _count(steps) + 1, dtype=torch.float64)
     times = schedule.time(log_snr[0] + weight * (log_snr[1] - log_snr[0]))
     times[0], times[-1] = 1.0, 0.0
     return times
@@ -36,37 +37,42 @@ def karras(
 ) -> Tensor:
     """Times at which (sigma / alpha)^{1 / rho} falls in equal steps from sigma_max to sigma_min; then 0.
 
-    Karras et al. 2022, eq 5. The ends are confined to what the schedule reaches, and the grid may start
-    below t = 1.
+    Karras et al. 2022, eq 5. The ends are confined to what the schedule reaches, and the grid may start below t = 1;
+    where the last of these times is 0 already, it is the end.
     """
-    if not 0 < sigma_min < sigma_max:
-        raise ValueError(f"expected 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+    if not 0 < sigma_min < sigma_max < math.inf or not 0 < rho < math.inf:
+        got = f"{sigma_min}, {sigma_max} and {rho}"
+        raise BadArgument(f"expected 0 < sigma_min < sigma_max and a positive rho, got {got}")
     ends = schedule.log_snr(torch.tensor([1.0, schedule.t_min], dtype=torch.float64))
     high, low = (torch.exp(-ends / 2)).tolist()
-    high, low = min(sigma_max, high) ** (1 / rho), max(sigma_min, low) ** (1 / rho)
-    sigmas = torch.linspace(high, low, steps, dtype=torch.float64) ** rho
-    times = schedule.time(-2 * sigmas.log()).clamp(0, 1)
-    return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
+    last_is_clean = schedule.t_min == 0 and low >= sigma_min
+    n = _count(steps) + last_is_clean
+    first, last = min(sigma_max, high) ** (1 / rho), max(sigma_min, low) ** (1 / rho)
+    sigmas = torch.linspace(first, last, n, dtype=torch.float64) ** rho
+    times = schedule.time(-2 * sigmas.log())
+    return torch.cat([times[: int(steps)], torch.zeros(1, dtype=torch.float64)])
+
+
+def _count(steps: int) -> int:
+    return whole("steps", steps, most=1_000_000)  # more are a slip
 
 
 def as_grid(times: Tensor | Sequence[float]) -> Tensor:
-    """Times as a float64 tensor on the CPU; ValueError unless they strictly decrease, two or more."""
+    """Times as a float64 tensor on the CPU; BadArgument unless they strictly decrease, two or more."""
     times = as_time(times.cpu() if isinstance(times, Tensor) else times)
     if times.ndim != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
-        raise ValueError(f"expected a strictly decreasing grid of two times or more, got {times.tolist()}")
+        raise BadArgument(f"grid: expected strictly decreasing times, two or more, got {times.tolist()}")
     return times
 
 
 def times_of(grid: Grid | Tensor | Sequence[float], steps: int | None, schedule: Schedule) -> Tensor:
     """The times of a grid, whether it is a function (steps, schedule) -> times or the times themselves.
 
-    ValueError where there is no step, where the times do not decrease, or where they are not `steps` steps.
+    BadArgument where there is no step, where the times do not decrease, or where they are not `steps` steps.
     """
     if callable(grid):
-        if not isinstance(steps, Integral) or steps < 1:
-            raise ValueError(f"expected at least one step, got steps={steps}")
-        grid = grid(int(steps), schedule)
+        grid = grid(_count(steps), schedule)  # type: ignore[arg-type]
     times = as_grid(grid)
     if steps not in (None, len(times) - 1):
-        raise ValueError(f"expected a grid of {steps} steps, got one of {len(times) - 1}")
+        raise BadArgument(f"grid: expected a grid of {steps} steps, got one of {len(times) - 1}")
     return times

@@ -9,33 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-Block = tuple[list[int], list[int]]
-Order = Callable[[Sequence[int], int, int], Iterable[Block]]
+from minivdm.core.guards import BadArgument, whole
+
+ObservedAndNew = tuple[list[int], list[int]]
+Order = Callable[[Sequence[int], int, int], Iterable[ObservedAndNew]]
 
 
-class NoNewFrames(ValueError):
+class NoNewFrames(BadArgument):
     """A request in which every frame is known already."""
 
 
-class TooManyObserved(ValueError):
+class TooManyObserved(BadArgument):
     """More observed frames than the model holds, or so many that no room is left for a new one."""
 
 
-class BadOrder(ValueError):
+class BadOrder(BadArgument):
     """Blocks that cannot be made one after the other, or that leave frames out."""
 
 
-def autoregressive(known: Sequence[int], frames: int, window: int, overlap: int | None = None) -> Iterator[Block]:
+def autoregressive(
+    known: Sequence[int], frames: int, window: int, overlap: int | None = None
+) -> Iterator[ObservedAndNew]:
     """One window after the other, from what is known forwards, then backwards (VDM section 3.1).
 
     A block is `window` neighbouring frames; it begins with `overlap` frames of what is there already, by default
     half of them, and the last one with as many more as make it full. Frames known in the middle of it, as in
     interpolation, are observed as well.
     """
+    there = _known(known, frames, window)
     overlap = window // 2 if overlap is None else overlap
     if not 0 <= overlap < window:
         raise TooManyObserved(f"overlap: expected 0 to {window - 1} of the {window} frames of a block, got {overlap}")
-    there = set(known)
     while missing := [frame for frame in range(frames) if frame not in there]:
         after = [frame for frame in missing if frame - 1 in there] or ([0] if not there else [])
         if after:  # forwards
@@ -48,17 +52,19 @@ def autoregressive(known: Sequence[int], frames: int, window: int, overlap: int 
         there.update(new)
 
 
-def hierarchical(known: Sequence[int], frames: int, window: int, overlap: int | None = None) -> Iterator[Block]:
+def hierarchical(
+    known: Sequence[int], frames: int, window: int, overlap: int | None = None
+) -> Iterator[ObservedAndNew]:
     """Coarse to fine: first every S-th frame of the whole video, then those between, then those between these.
 
     S is the smallest power of two at which one block spans the video. A block of stride S shows the network frames
     S apart: ask it of a model that knows of strides (`extend`'s `denoise_at`), or take the jumps for fast motion.
     Compare Harvey et al. 2022, "Flexible diffusion modeling of long videos".
     """
+    there = _known(known, frames, window)
     stride = 1
     while (frames - 1) // stride + 1 > window:
         stride *= 2
-    there = set(known)
     offset = min(there, default=0)
     while stride:
         chosen = range(offset % stride, frames, stride)
@@ -69,19 +75,18 @@ def hierarchical(known: Sequence[int], frames: int, window: int, overlap: int | 
         stride //= 2
 
 
-def plan(order: Order | Iterable[Block], known: Sequence[int], frames: int, window: int) -> list[Block]:
+def plan(
+    order: Order | Iterable[ObservedAndNew], known: Sequence[int], frames: int, window: int
+) -> list[ObservedAndNew]:
     """All blocks of an order, checked. order: a function as above, or the blocks themselves.
 
     Raises NoNewFrames, TooManyObserved, and BadOrder where a block observes a frame that is not there yet, makes one
     that is, names one outside the video or makes none, or where frames are left out at the end.
     """
-    outside = [frame for frame in known if not 0 <= frame < frames]
-    if outside or len(set(known)) != len(known):
-        raise BadOrder(f"known: expected different frames out of 0 to {frames - 1}, got {list(known)}")
+    there = _known(known, frames, window)
     if len(known) >= frames:
         raise NoNewFrames(f"expected more frames than the {len(known)} known ones, got {frames}: nothing to make")
-    there = set(known)
-    blocks: list[Block] = []
+    blocks: list[ObservedAndNew] = []
     for observed, new in order(known, frames, window) if callable(order) else order:
         observed, new, number = list(observed), list(new), len(blocks) + 1
         if not new:
@@ -100,3 +105,12 @@ def plan(order: Order | Iterable[Block], known: Sequence[int], frames: int, wind
     if len(there) < frames:
         raise BadOrder(f"the blocks leave out frames {sorted(set(range(frames)) - there)}")
     return blocks
+
+
+def _known(known: Sequence[int], frames: int, window: int) -> set[int]:
+    """The known frames as a set; BadOrder unless they are different frames of the video."""
+    whole("frames", frames)
+    whole("window", window)
+    if any(not 0 <= frame < frames for frame in known) or len(set(known)) != len(known):
+        raise BadOrder(f"known: expected different frames out of 0 to {frames - 1}, got {list(known)}")
+    return set(known)

@@ -31,10 +31,10 @@ class Tabulated(Schedule):
     def log_snr(self, t):
         return (self._power(t) / (1 - self._power(t))).log()
 
-    def time(self, log_snr):
+    def alpha_slope(self, t):
         raise NotImplementedError
 
-    drift = diffusion = time
+    sigma_slope = alpha_slope
 
 
 def run_diffusers(scheduler, denoise, z, steps):

@@ -104,16 +104,26 @@ def test_order_of_convergence(make, order, tolerance, uniform, flow):
     assert slope == pytest.approx(order, abs=tolerance)
 
 
-def test_dpm_solver_begins_with_ddim_and_starts_afresh(generator):
+def test_dpm_solver_begins_with_ddim_and_goes_on_from_its_past(generator):
     denoise = MIXTURE.denoiser(CosineSchedule())
-    z, step = normal(generator, 4, 2), DPMSolverPlusPlus2M()
-    first = ddim_step(denoise, z, 0.9, 0.8)
-    torch.testing.assert_close(step(denoise, z, 0.9, 0.8), first, rtol=1e-9, atol=1e-11)
-    assert not torch.allclose(step(denoise, first, 0.8, 0.7), ddim_step(denoise, first, 0.8, 0.7))
-    torch.testing.assert_close(step(denoise, z, 0.9, 0.8), first, rtol=1e-9, atol=1e-11)  # not a continuation
+    z, solver = normal(generator, 4, 2), DPMSolverPlusPlus2M()
+    first, past = solver.advance(denoise, z, 0.9, 0.8)
+    torch.testing.assert_close(first, ddim_step(denoise, z, 0.9, 0.8), rtol=1e-9, atol=1e-11)
+    second, _ = solver.advance(denoise, first, 0.8, 0.7, past)
+    assert not torch.allclose(second, ddim_step(denoise, first, 0.8, 0.7))
+    # l = lambda / 2: x_hat is continued along the line through its last two values, to the middle of the step.
+    schedule, x_hat = denoise.schedule, denoise(first, 0.8)
+    h, last_h = ((schedule.log_snr(s) - schedule.log_snr(t)) / 2 for t, s in ((0.8, 0.7), (0.9, 0.8)))
+    middle = x_hat + h / (2 * last_h) * (x_hat - denoise(z, 0.9))
+    expected = schedule.sigma(0.7) / schedule.sigma(0.8) * first - schedule.alpha(0.7) * torch.expm1(-h) * middle
+    torch.testing.assert_close(second, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_one_dpm_solver_serves_run_after_run(generator):
+def test_a_solver_remembers_nothing_between_runs(generator):
+    # One run ends where the other begins, on other data: an object with a memory of its own would mix them.
     denoise, step = MIXTURE.denoiser(CosineSchedule()), DPMSolverPlusPlus2M()
-    z = normal(generator, 4, 2)
-    assert torch.equal(sample(denoise, z, 8, step=step), sample(denoise, z, 8, step=step))
+    z, other = normal(generator, 4, 2), normal(generator, 4, 2)
+    fresh = sample(denoise, z, step=DPMSolverPlusPlus2M(), grid=[0.5, 0.25, 0.1])
+    sample(denoise, other, step=step, grid=[1.0, 0.75, 0.5])
+    assert torch.equal(sample(denoise, z, step=step, grid=[0.5, 0.25, 0.1]), fresh)
+    assert vars(step) == {}

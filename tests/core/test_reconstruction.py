@@ -1,15 +1,13 @@
 """Reconstruction guidance: operators, both variances, what it costs, and what cannot be observed."""
 
 import math
-import weakref
 from functools import partial
 
 import pytest
 import torch
+from live_bytes import LiveBytes
 from torch import nn
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from minivdm.core import observe
 from minivdm.core.denoiser import Denoiser
@@ -175,29 +173,6 @@ def test_around_classifier_free_guidance_it_costs_one_of_each_in_a_batch_of_twic
     inner = classifier_free(denoise.given(None), denoise.given(None), 1.0)
     sample(reconstruction(inner, torch.zeros(1, 1, 1, 4, 4), 2.0), torch.randn(2, *SHAPE, generator=generator), 5)
     assert (network.forwards, network.backwards) == (5, 5)
-
-
-class LiveBytes(TorchDispatchMode):
-    """The most bytes that tensors made within were alive at once."""
-
-    def __init__(self):
-        super().__init__()
-        self.live, self.peak, self.known = 0, 0, {}
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in self.known:
-                    self.known[storage._cdata] = storage.nbytes()
-                    self.live += storage.nbytes()
-                    self.peak = max(self.peak, self.live)
-                    weakref.finalize(storage, self.drop, storage._cdata)
-        return out
-
-    def drop(self, key):
-        self.live -= self.known.pop(key)
 
 
 def test_the_gradient_does_not_reach_the_weights(generator):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from minivdm import tasks
 from minivdm.core import gaussian, ode, samplers
 from minivdm.course.notebook.figures import samplers as fig
 from minivdm.exact import GaussianVideo, likelihood
@@ -193,7 +194,7 @@ def test_inversion_gains_an_order_per_refinement():
     for refinements, power in ((0, 1), (1, 2)):
         errors = []
         for n in (50, 100):
-            back = samplers.sample(denoise, samplers.invert(denoise, x, n, refinements=refinements), n)
+            back = samplers.sample(denoise, tasks.invert(denoise, x, n, refinements=refinements), n)
             errors.append((back - x).square().mean().sqrt())
         assert abs(math.log2(errors[0] / errors[1]) - power) < 0.6  # 16 points, moderate steps
 
@@ -203,7 +204,7 @@ def test_sdedit_keeps_a_component_with_its_posterior_probability():
     x, n = PLANE.means[:1].repeat(1000, 1), 1000
     z = gaussian.diffuse(x, 0.5, SCHEDULE, generator=generator)
     exact = PLANE.responsibilities(z, SCHEDULE.alpha(0.5), SCHEDULE.sigma(0.5))[:, 0].mean()
-    edited = samplers.sdedit(PLANE.denoiser(SCHEDULE), x, 0.5, 30, step=samplers.ancestral_step, generator=generator)
+    edited = tasks.sdedit(PLANE.denoiser(SCHEDULE), x, 0.5, 30, step=samplers.ancestral_step, generator=generator)
     kept = PLANE.responsibilities(edited)[:, 0].mean()
     assert abs(kept - exact) < 4 * 0.5 * math.sqrt(2 / n) + 0.01  # two means of 1000, and 30 steps' error
 

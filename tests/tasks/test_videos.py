@@ -4,14 +4,14 @@ from functools import partial
 
 import pytest
 import torch
-from test_reconstruction import LiveBytes
+from live_bytes import LiveBytes
 from torch import nn
 
 from minivdm import tasks
 from minivdm.core import samplers
 from minivdm.core.denoiser import Denoiser
 from minivdm.core.guidance import classifier_free
-from minivdm.core.observe import Downsample, Pixels
+from minivdm.core.observe import BadObservation, Downsample, Frames, NotDifferentiable, Pixels
 from minivdm.core.schedules import CosineSchedule
 from minivdm.exact import GaussianVideo
 
@@ -73,7 +73,7 @@ def test_requests_that_cannot_be_meant(denoise):
 
 SCHEDULE = CosineSchedule(-12, 12)
 WORLD = GaussianVideo(16, 0.9)
-exactly = {"bounds": None, "step": samplers.ancestral_step}  # Gaussian values know no range
+exactly = {"clip": None, "step": samplers.ancestral_step}  # Gaussian values know no range
 
 
 def block_of(frames):
@@ -142,7 +142,7 @@ def test_any_step_any_grid(step, generator):
         window=16,
         step=step,
         steps=6,
-        bounds=None,
+        clip=None,
         grid=samplers.uniform_in_log_snr,
         generator=generator,
     )
@@ -151,7 +151,7 @@ def test_any_step_any_grid(step, generator):
 
 def test_pigdm_variance_is_passed_on(generator):
     x = WORLD.sample(2, generator)[:, :, :4]
-    made = [tasks.extend(WORLD.denoiser(SCHEDULE), x, 16, window=16, steps=4, variance=variance, bounds=None,
+    made = [tasks.extend(WORLD.denoiser(SCHEDULE), x, 16, window=16, steps=4, variance=variance, clip=None,
                          reconstruction_weight=0.5, generator=torch.Generator().manual_seed(0))
             for variance in ("vdm", "pigdm")]  # fmt: skip
     assert not torch.allclose(*made)
@@ -173,7 +173,7 @@ def test_super_resolution_agrees_with_what_was_seen(every, generator):
             every,
             frames=4,
             window=4,
-            bounds=None,
+            clip=None,
             steps=48,
             reconstruction_weight=weight,
             generator=generator,
@@ -193,7 +193,7 @@ def test_super_resolution_and_extension_at_once(generator):
         low,
         first=x[:, :, :2],
         window=4,
-        bounds=None,
+        clip=None,
         steps=48,
         reconstruction_weight=3.0,
         generator=generator,
@@ -210,10 +210,9 @@ def test_inpainting_through_any_operator(generator):
     x = SPACE.sample(16, generator)
     made = tasks.restore(
         SPACE.denoiser(SCHEDULE),
-        Pixels(mask)(x),
-        Pixels(mask),
+        [(Pixels(mask), Pixels(mask)(x))],
         SPACE.shape,
-        bounds=None,
+        clip=None,
         steps=48,
         reconstruction_weight=3.0,
         generator=generator,
@@ -296,18 +295,9 @@ def test_backwards_and_joining_keep_the_known_frames_where_they_belong(generator
 
 def test_what_was_made_stays_within_the_data(generator):
     _, denoise = watching()
-    for clip in (True, False):
-        made = tasks.extend(
-            denoise,
-            torch.ones(1, 1, 4, 4, 4),
-            8,
-            window=8,
-            labels=9 * torch.ones(1, 2),
-            clip=clip,
-            steps=2,
-            generator=generator,
-        )
-        assert made.abs().max() == 1
+    options = {"window": 8, "labels": 9 * torch.ones(1, 2), "steps": 2, "generator": generator}
+    assert tasks.extend(denoise, torch.ones(1, 1, 4, 4, 4), 8, **options).abs().max() == 1
+    assert tasks.extend(denoise, torch.ones(1, 1, 4, 4, 4), 8, clip=None, **options).abs().max() == 9
 
 
 def test_one_bar_counts_the_steps_of_all_blocks(generator, capsys):
@@ -340,13 +330,13 @@ WRONG = {
     "no new frames": (lambda d: tasks.extend(d, VIDEO, 4, window=8), tasks.NoNewFrames, "more than the 4 known"),
     "no frames between": (lambda d: tasks.interpolate(d, VIDEO, 0, window=8), tasks.NoNewFrames, "at least 1"),
     "nothing to enlarge": (lambda d: tasks.super_resolve(d, VIDEO, 1, window=8), tasks.NoNewFrames, "above 1"),
-    "one frame alone": (lambda d: tasks.interpolate(d, VIDEO[:, :, :1], 2, window=8), tasks.BadObservation, "least 2"),
-    "not in range": (lambda d: tasks.extend(d, VIDEO + 2, 8, window=8), tasks.BadObservation, "got 2 to 2"),
-    "small video not in range": (lambda d: tasks.super_resolve(d, VIDEO + 2, window=8), tasks.BadObservation, "got 2"),
-    "nan": (lambda d: tasks.extend(d, VIDEO * torch.nan, 8, window=8), tasks.BadObservation, "finite"),
-    "bytes": (lambda d: tasks.extend(d, VIDEO.byte(), 8, window=8), tasks.BadObservation, "floating-point"),
-    "no video": (lambda d: tasks.extend(d, VIDEO[0], 8, window=8), tasks.BadObservation, r"\(b, c, f, h, w\)"),
-    "places": (lambda d: tasks.extend(d, VIDEO, 8, window=8, at=[0, 1]), tasks.BadObservation, "index for each"),
+    "one frame alone": (lambda d: tasks.interpolate(d, VIDEO[:, :, :1], 2, window=8), BadObservation, "least 2"),
+    "not in range": (lambda d: tasks.extend(d, VIDEO + 2, 8, window=8), BadObservation, "got 2 to 2"),
+    "small video not in range": (lambda d: tasks.super_resolve(d, VIDEO + 2, window=8), BadObservation, "got 2"),
+    "nan": (lambda d: tasks.extend(d, VIDEO * torch.nan, 8, window=8), BadObservation, "finite"),
+    "bytes": (lambda d: tasks.extend(d, VIDEO.byte(), 8, window=8), BadObservation, "floating-point"),
+    "no video": (lambda d: tasks.extend(d, VIDEO[0], 8, window=8), BadObservation, r"\(b, c, f, h, w\)"),
+    "places": (lambda d: tasks.extend(d, VIDEO, 8, window=8, at=[0, 1]), BadObservation, "index for each"),
     "too many observed": (
         lambda d: tasks.extend(d, VIDEO, 8, window=8, order=partial(tasks.autoregressive, overlap=8)),
         tasks.TooManyObserved,
@@ -358,16 +348,20 @@ WRONG = {
         "at most the 4",
     ),
     "all observed": (
-        lambda d: tasks.restore(d, None, None, (1, 4, 4, 4), frames=range(4), known=VIDEO),
+        lambda d: tasks.restore(d, [(Frames(range(4)), VIDEO)], (1, 4, 4, 4)),
         tasks.TooManyObserved,
         "fewer observed frames than the 4",
     ),
     "order": (lambda d: tasks.extend(d, VIDEO, 8, window=8, order=[([7], [6])]), tasks.BadOrder, "not there yet"),
     "method": (lambda d: tasks.extend(d, VIDEO, 8, window=8, method="magic"), ValueError, "'replacement'"),
-    "weight": (lambda d: tasks.extend(d, VIDEO, 8, window=8, reconstruction_weight=-1), ValueError, "w_r >= 0"),
+    "weight": (
+        lambda d: tasks.extend(d, VIDEO, 8, window=8, reconstruction_weight=-1),
+        ValueError,
+        "reconstruction_weight: exp",
+    ),
     "draw": (lambda d: tasks.extend(d, VIDEO, 8, window=8, draw="stale"), ValueError, "'posterior'"),
     "variance": (lambda d: tasks.extend(d, VIDEO, 8, window=8, variance="dps"), ValueError, "'pigdm'"),
-    "steps": (lambda d: tasks.extend(d, VIDEO, 8, window=8, steps=0), ValueError, "at least one step"),
+    "steps": (lambda d: tasks.extend(d, VIDEO, 8, window=8, steps=0), ValueError, "steps: expected 1 to"),
     "window": (lambda d: tasks.extend(d, VIDEO, 8), ValueError, "window"),
     "labels": (lambda d: tasks.extend(d, VIDEO, 8, window=8, labels=torch.zeros(3, 2)), ValueError, "labels"),
     "labels of frames": (
@@ -377,14 +371,24 @@ WRONG = {
     ),
     "replacement of pixels": (
         lambda d: tasks.super_resolve(d, VIDEO, window=8, method="replacement"),
-        tasks.BadObservation,
+        BadObservation,
         "whole frames alone",
     ),
-    "first": (lambda d: tasks.super_resolve(d, VIDEO, window=8, first=VIDEO), tasks.BadObservation, "first"),
-    "frames": (lambda d: tasks.super_resolve(d, VIDEO, 2, 2, frames=9, window=8), tasks.BadObservation, "5 frames"),
-    "observation": (lambda d: tasks.restore(d, VIDEO, Downsample(2), (1, 4, 4, 4)), tasks.BadObservation, "shape"),
-    "no gradient": (lambda d: tasks.restore(d, VIDEO, torch.round, (1, 4, 4, 4)), tasks.NotDifferentiable, "gradient"),
-    "nothing observed": (lambda d: tasks.restore(d, None, None, (1, 4, 4, 4)), tasks.BadObservation, "neither"),
+    "first": (lambda d: tasks.super_resolve(d, VIDEO, window=8, first=VIDEO), BadObservation, "first"),
+    "frames": (lambda d: tasks.super_resolve(d, VIDEO, 2, 2, frames=9, window=8), BadObservation, "5 frames"),
+    "observation": (lambda d: tasks.restore(d, [(Downsample(2), VIDEO)], (1, 4, 4, 4)), BadObservation, "shape"),
+    "no gradient": (lambda d: tasks.restore(d, [(torch.round, VIDEO)], (1, 4, 4, 4)), NotDifferentiable, "gradient"),
+    "nothing observed": (lambda d: tasks.restore(d, [], (1, 4, 4, 4)), BadObservation, "pairs of an operator"),
+    "an option misspelt": (
+        lambda d: tasks.extend(d, VIDEO, 8, window=8, stpes=8),
+        TypeError,
+        "stpes: expected options",
+    ),
+    "a grid of another length": (
+        lambda d: tasks.extend(d, VIDEO, 8, window=8, steps=8, grid=[1.0, 0.5, 0.0]),
+        ValueError,
+        "a grid of 8 steps, got one of 2",
+    ),
 }
 
 
