@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from minivdm.api import available, extend, generate, interpolate, load, save, save_gif, super_resolve
     from minivdm.core import CosineSchedule, Denoiser
-    from minivdm.data import MovingMNIST
+    from minivdm.data import MovingMNIST, VideoFolder
     from minivdm.networks import UNet3D
 
 __version__ = "0.1.0"
@@ -37,6 +37,7 @@ _HOMES = {
     "save": "minivdm.api",
     "save_gif": "minivdm.api",
     "MovingMNIST": "minivdm.data",
+    "VideoFolder": "minivdm.data",
     "Denoiser": "minivdm.core",
     "CosineSchedule": "minivdm.core",
     "UNet3D": "minivdm.networks",
@@ -48,6 +49,7 @@ __all__ = [
     "Denoiser",
     "MovingMNIST",
     "UNet3D",
+    "VideoFolder",
     "available",
     "extend",
     "generate",

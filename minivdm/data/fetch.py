@@ -1,19 +1,28 @@
-"""Fetching the public data files: cached and checked by pooch, continued where a broken download stopped.
+"""Fetching the public data files: checked, kept, and continued where a broken download stopped.
 
-Nothing here runs unless it is asked for; all of the course works from the digits that ship. The cache is the
+Nothing here runs unless it is asked for; all of the course works from the digits that ship. The files lie in the
 user's own cache folder, or the one that the environment variable MINIVDM_CACHE names.
 """
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import hashlib
+import http.client
 import os
-import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
-import pooch
-import requests
 from tqdm import tqdm
+
+from minivdm.core.guards import one_of
+from minivdm.data.atomic import exclusive
+from minivdm.data.cache import cache_folder
+
+__all__ = ["FASHION_FILES", "MNIST_FILES", "MOVING_FILES", "SOURCES", "FetchError", "cache_folder", "fetch"]
 
 MNIST_FILES = {
     "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -53,65 +62,105 @@ class FetchError(ConnectionError):
     """A file is neither in the cache nor could it be fetched."""
 
 
-def cache_folder(name: str) -> Path:
-    """Where the files of a data set are kept, whether or not it exists yet."""
-    return Path(os.environ.get("MINIVDM_CACHE") or pooch.os_cache("minivdm")) / name
-
-
 def fetch(name: str) -> Path:
-    """The folder with the files of "mnist", "fashion-mnist" or "moving-mnist-test", fetched where they are
-    missing.
+    """The folder with the files of a data set, fetched where they are missing.
 
-    A file counts as present only if its checksum is right.
+    A file counts as present only if its checksum is right. Two processes that ask at once wait for each other: one
+    fetches, the other finds the file.
+
+    Args:
+        name: "mnist", "fashion-mnist" or "moving-mnist-test".
 
     Raises:
-        ValueError: an unknown name.
+        BadArgument: an unknown name.
         FetchError: no network, or no server has the right file.
     """
-    if name not in SOURCES:
-        raise ValueError(f"expected one of {', '.join(SOURCES)}, got {name!r}")
-    addresses, files = SOURCES[name]
+    addresses, files = SOURCES[one_of("data set", name, tuple(SOURCES))]
     folder = cache_folder(name)
-    pooch.get_logger().setLevel(logging.WARNING)  # it would announce every file; the progress bar does
     for file, checksum in files.items():
-        reasons = []
-        for address in addresses:
-            try:
-                pooch.retrieve(address + file, checksum, file, folder, downloader=resuming_download)
-                break
-            except (requests.RequestException, ValueError, OSError) as error:
-                reasons.append(f"{address}{file}: {error}")
-        else:
-            raise FetchError(
-                "\n  ".join([f"could not fetch {file} of {name}:", *reasons])
-                + f"\nWithout a network, put the file into {folder} by hand,"
-                " or leave digit_source out: the digits that ship need no network."
-            )
+        path = folder / file
+        if path.exists() and digest(path) == checksum:
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        with _in_turn(folder.with_name(f".{name}.lock")):
+            if not (path.exists() and digest(path) == checksum):
+                _fetch_one(path, addresses, checksum, name)
     return folder
 
 
-def resuming_download(url: str, output_file: str, pooch: object = None) -> None:
-    """A downloader for pooch that continues: what has arrived stays in NAME.part, and the server is asked for
-    the rest.
+@contextlib.contextmanager
+def _in_turn(lock: Path) -> Iterator[None]:
+    """Waits until no other process holds the lock."""
+    while True:
+        with exclusive(lock) as mine:
+            if mine:
+                yield
+                return
+        time.sleep(0.2)
 
-    pooch itself begins again after every break; the canonical Moving-MNIST file has 819 MB.
+
+def _fetch_one(path: Path, addresses: list[str], checksum: str, name: str) -> None:
+    reasons = []
+    for address in addresses:
+        try:
+            part = download(address + path.name, path, checksum)
+        except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
+            reasons.append(f"{address}{path.name}: {error}")
+            continue
+        found = digest(part)
+        if found == checksum:
+            os.replace(part, path)
+            return
+        part.unlink()
+        reasons.append(f"{address}{path.name}: expected the hash {checksum}, got {found}")
+    raise FetchError(
+        "\n  ".join([f"could not fetch {path.name} of {name}:", *reasons])
+        + f"\nWithout a network, put the file into {path.parent} by hand,"
+        " or leave digit_source out: the digits that ship need no network."
+    )
+
+
+def download(url: str, path: Path, checksum: str) -> Path:
+    """Fetch a file into NAME.part beside `path`, and return that; what has arrived of it before is not asked for again.
+
+    Raises:
+        OSError, http.client.HTTPException: no connection, an answer that is none, or one that broke off; what has
+            arrived stays.
     """
-    part = Path(output_file).with_name(url.rpartition("/")[2] + ".part")
+    part = path.with_name(path.name + ".part")
     have = part.stat().st_size if part.exists() else 0
-    # "identity": otherwise a server may send a .gz file as compressed *transport* and it would arrive
-    # unpacked.
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with requests.get(url, headers=headers, stream=True, timeout=30) as response:
-        if response.status_code == requests.codes.requested_range_not_satisfiable:
-            part.unlink()  # longer than the file on the server: not a beginning of it
-        response.raise_for_status()
-        if response.status_code != requests.codes.partial_content:
+    if have and digest(part) == checksum:  # a process was killed before it moved the file
+        return part
+    # "identity": otherwise a server may send a .gz file as compressed *transport* and it would arrive unpacked.
+    headers = {"Accept-Encoding": "identity", "User-Agent": "minivdm"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not have:
+            raise
+        part.unlink()  # not a beginning of the file on the server, which is shorter: once more, from the start
+        return download(url, path, checksum)
+    with response:
+        if response.status != 206:
             have = 0  # the server sends the whole file whatever it was asked
-        length = int(response.headers.get("Content-Length", 0)) + have or None
+        length = response.headers.get("Content-Length")
+        total = int(length) + have if length and length.isdigit() else None
         with (
             open(part, "ab" if have else "wb") as file,
-            tqdm(desc=part.stem, initial=have, total=length, unit="B", unit_scale=True, disable=None) as bar,
+            tqdm(desc=path.name, initial=have, total=total, unit="B", unit_scale=True, disable=None) as bar,
         ):
-            for chunk in response.iter_content(1 << 16):
+            while chunk := response.read(1 << 16):
                 bar.update(file.write(chunk))
-    shutil.move(part, output_file)  # pooch now compares the checksum, and drops the file if it is wrong
+        arrived = part.stat().st_size
+        if total is not None and arrived < total:
+            raise ConnectionError(f"the connection broke off after {arrived:,} of {total:,} bytes")
+    return part
+
+
+def digest(path: Path) -> str:
+    """The checksum of a file, "md5:..." as the data sets' pages give it."""
+    sum_ = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            sum_.update(chunk)
+    return f"md5:{sum_.hexdigest()}"

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from minivdm.core.guards import BadArgument, one_of, real, whole
+from minivdm.data.dataset import ClipDataset, checked_indices
 from minivdm.data.files import Digits, load_digits
 
 SUBPIXEL = 1 << 16  # positions and velocities are integers, in units of 1/65536 pixel
@@ -29,6 +31,8 @@ DIRECTIONS = 1 << 12  # equally spaced directions of motion
 # clip with fewer frames is the beginning of the longer one.
 COUNT, FIRST_DIGIT, STREAMS_PER_DIGIT = 0, 1, 1 << 20
 WHICH, START, VELOCITY, BOUNCE = 0, 1, 3, 5
+
+LARGEST_SEED = 2**61 - 1  # a key is four times the seed and a little more, in 64 bits
 
 
 @dataclass
@@ -55,7 +59,7 @@ class Clips:
         return self.video.shape[0]
 
 
-class MovingMNIST:
+class MovingMNIST(ClipDataset):
     """Clips of moving digits, drawn by index.
 
     Args:
@@ -96,20 +100,14 @@ class MovingMNIST:
         digit_size: int | None = None,
         digit_source: Digits | str | Path | None = None,
     ) -> None:
-        low, high = (digits, digits) if isinstance(digits, int) else digits
-        digit_size = round(size * 28 / 64) if digit_size is None else digit_size
-        if not 1 <= digit_size <= size:
-            raise ValueError(f"a digit of {digit_size} pixels does not fit its canvas: expected 1 to {size}")
-        if frames < 1:
-            raise ValueError(f"frames: expected at least 1, got {frames}")
-        if not 0 <= low <= high or high < 1:
-            raise ValueError(f"digits: expected a count >= 1 or (lo, hi) with 0 <= lo <= hi, got {digits}")
-        if motion not in ("deterministic", "stochastic"):
-            raise ValueError(f"motion: expected 'deterministic' or 'stochastic', got {motion!r}")
+        size, frames = whole("size", size, 1, 4096), whole("frames", frames, 1, STREAMS_PER_DIGIT // 2 - BOUNCE)
+        low, high = self._counts(digits)
+        digit_size = max(1, round(size * 28 / 64)) if digit_size is None else whole("digit_size", digit_size, 1, size)
+        one_of("motion", motion, ("deterministic", "stochastic"))
         if speed is None:
             speed = 0.1 * (size - digit_size) if motion == "deterministic" else size / 16
-        if not 0 <= speed <= size:
-            raise ValueError(f"speed: expected 0 to {size} pixels per frame, got {speed}")
+        real("speed", speed, 0, size)
+        whole("seed", seed, 0, LARGEST_SEED)
         pool = load_digits(digit_source, split)
 
         self.size, self.frames, self.digit_size = size, frames, digit_size
@@ -120,6 +118,14 @@ class MovingMNIST:
         self._patches = patches.to(self.device)  # (pool, d*d) in [-1, 1]
         self._classes = pool.labels.to(self.device)  # (pool,) int64
         self._velocities = self._velocity_table().to(self.device)
+
+    @staticmethod
+    def _counts(digits: int | tuple[int, int]) -> tuple[int, int]:
+        pair = digits if isinstance(digits, (tuple, list)) else (digits, digits)
+        if len(pair) != 2:
+            raise BadArgument(f"digits: expected a count or (lo, hi), got {digits!r}")
+        high = whole("digits", pair[1], 1, 100)
+        return whole("digits", pair[0], 0, high), high
 
     def clips(self, indices: Tensor | Sequence[int]) -> Clips:
         """The clips of these indices, (b,) integers from 0; a clip depends on its own index alone."""
@@ -134,14 +140,8 @@ class MovingMNIST:
         return images.video, images.labels
 
     def _make(self, indices: Tensor | Sequence[int], frames: int, domain: int) -> Clips:
-        index = torch.as_tensor(indices)
-        if index.ndim != 1 or index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-            got = f"shape {tuple(index.shape)}, {index.dtype}"
-            raise TypeError(f"indices: expected a list of integers, got {got}")
-        # Only where they can be read without waiting for an accelerator; nothing below waits either.
-        if index.device.type == "cpu" and index.numel() and int(index.min()) < 0:
-            raise ValueError(f"indices: expected integers from 0, got {int(index.min())}")
-        index = index.long().to(self.device, non_blocking=True)
+        # Looked at only where they can be read without waiting for an accelerator; nothing below waits either.
+        index = checked_indices(indices).to(self.device, non_blocking=True)
         key = torch.full((1,), 4 * self.seed + 2 * domain + (self.split == "test"), device=self.device)
         key = _mix(_mix(key) + index)  # (b,), the clip's own numbers
 
