@@ -6,7 +6,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from minivdm.core.denoiser import loss_weight
+from minivdm.core import loss_weight
 from minivdm.course.notebook.figures import elbo
 from minivdm.exact import bound
 

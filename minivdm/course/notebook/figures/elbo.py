@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from minivdm.core.denoiser import loss_weight
+from minivdm.core import loss_weight
 from minivdm.core.schedules import CosineSchedule, Schedule, VESchedule
 from minivdm.course.notebook.style import colors, figure
 from minivdm.exact import GaussianMixture, bound
@@ -106,7 +106,7 @@ def question() -> Figure:
     left.set_title(f"data: mean of −log q(x) = {entropy:.2f}")
     right.fill_between(curve.log_snr, curve.nats, color=colors.learned, alpha=0.35, linewidth=0)
     right.plot(curve.log_snr, curve.nats, color=colors.exact)
-    right.text(6.2, 0.45, f"area {area:.2f}", ha="center")
+    right.text(7.0, 0.25, f"area {area:.2f}", ha="center")
     right.set(xlim=(-LIMIT, LIMIT), ylim=(0, 1.25), xlabel="log-SNR $\\lambda$")
     right.set_title(f"half the squared error of the noise; {area:.2f} − {-curve.rest:.2f} = {area + curve.rest:.2f}")
     return made

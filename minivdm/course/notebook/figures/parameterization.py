@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from torch import Tensor
 
-from minivdm.core.denoiser import Denoise, loss_weight, preconditioning
+from minivdm.core import Denoise, loss_weight, preconditioning
 from minivdm.core.gaussian import diffuse
 from minivdm.core.schedules import CosineSchedule
 from minivdm.course.notebook.style import colors, figure
