@@ -29,9 +29,9 @@ from torch import Tensor
 
 from minivdm import tasks
 from minivdm.core import samplers
+from minivdm.data.atomic import write_atomic
 from minivdm.measure import metrics
 from minivdm.measure.frechet import features
-from minivdm.data.atomic import write_atomic
 from minivdm.training import monitor, pretrained
 
 REFERENCE_ROW, BATCH = "ancestral, 256 calls", 8
@@ -144,8 +144,8 @@ def markdown(found: dict[str, Any]) -> str:
                 (
                     f"`{paper_tables.WEIGHTS}`, {settings['clips']} clips a row, labels without guidance, "
                     f"seed {settings['seed']}, "
-                    f"{found['hardware']}; in brackets 95 % intervals over clips. Distances are on this project's own encoder, "
-                    "to "
+                    f"{found['hardware']}; in brackets 95 % intervals over clips. Distances are on this project's "
+                    "own encoder, to "
                     f"{paper_tables.REFERENCE} real clips. Times for a few: Karras' with ρ = 3 from σ/α = 10 to 0.2. "
                     f"Command: `{found['command']}`."
                 ),

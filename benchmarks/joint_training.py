@@ -26,10 +26,10 @@ from paper_tables import Cells, averaged, distance, windows
 
 from minivdm import tasks, training
 from minivdm.core.denoiser import Denoiser
+from minivdm.data.atomic import write_atomic
 from minivdm.measure import metrics
 from minivdm.measure.frechet import features
-from minivdm.data.atomic import write_atomic
-from minivdm.training import checkpoints, monitor
+from minivdm.training import monitor
 from minivdm.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent

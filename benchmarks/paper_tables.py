@@ -11,8 +11,8 @@ of network calls. Table 4, images joined to clips, takes training runs of its ow
 
 Distances are those of `minivdm.measure.frechet`, on its own small encoder: neither FID nor FVD. They are too large for
 small sets, equally in all rows of a table, because all have equally many clips. Intervals are 95 % bootstrap
-intervals over clips, about a fixed reference; row i of a bootstrap is the same draw of clips in every cell, so that differences are
-paired. Each finished cell is written to benchmarks/results/paper_N.json at once and not computed again (--again
+intervals over clips, about a fixed reference; row i of a bootstrap is the same draw of clips in every cell, so that
+differences are paired. Each finished cell is written to benchmarks/results/paper_N.json at once and not computed again (--again
 does); benchmarks/results/paper_N.md is what the README shows.
 """
 
@@ -34,10 +34,10 @@ from weights import interval as wilson
 
 from minivdm import tasks
 from minivdm.core import Frames, samplers
+from minivdm.data.atomic import write_atomic
 from minivdm.measure import metrics, tracks
 from minivdm.measure.frechet import clip_features, features, frechet
 from minivdm.measure.seams import block_seam
-from minivdm.data.atomic import write_atomic
 from minivdm.training import monitor, pretrained
 
 RESULTS = Path(__file__).resolve().parent / "results"

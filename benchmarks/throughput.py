@@ -42,7 +42,7 @@ from minivdm.core.denoiser import Denoiser
 from minivdm.core.schedules import CosineSchedule
 from minivdm.data.moving_mnist import MovingMNIST
 from minivdm.networks.unet3d import UNet3D
-from minivdm.training import configs
+from minivdm.training import recipes
 
 BATCH, FRAMES, SIZE = 4, 16, 32
 PEER = "video-diffusion-pytorch"
@@ -77,7 +77,7 @@ class Contender:
 
 def ours() -> Contender:
     """The network that `moving-mnist-32` trains, with labels."""
-    config = configs.get("moving-mnist-32")
+    config = recipes.get("moving-mnist-32")
     clips = MovingMNIST(size=SIZE, frames=FRAMES, digits=1).clips(range(BATCH))
     network = UNet3D(**config.network)
     denoiser = Denoiser(network, CosineSchedule(), target=config.target)

@@ -29,7 +29,7 @@ from torch import Tensor
 from minivdm.core.schedules import Schedule
 from minivdm.data.moving_mnist import MovingMNIST
 from minivdm.training import Trainer, monitor
-from minivdm.training.configs import Phase, TrainConfig
+from minivdm.training.recipe import Phase, Recipe
 
 RESULTS = Path(__file__).resolve().parent / "results"
 FRAMES, BATCH, HELD_OUT_CLIPS, LOOKS = 8, 8, 64, 5
@@ -62,7 +62,7 @@ def independent_times(n: int, schedule: Schedule, generator: torch.Generator) ->
     return schedule.t_min + (1 - schedule.t_min) * u
 
 
-def base(clips: int, seed: int, changes: dict[str, Any]) -> TrainConfig:
+def base(clips: int, seed: int, changes: dict[str, Any]) -> Recipe:
     """The recipe of the shipped weights, scaled down: Muon, warm-up over a tenth, decay, clipping, averaging."""
     recipe = {
         "name": "training-tricks",
@@ -83,7 +83,7 @@ def base(clips: int, seed: int, changes: dict[str, Any]) -> TrainConfig:
         "preview_every": ENDLESS,
         "milestones": [],
     }
-    return TrainConfig.from_dict({**recipe, **changes})
+    return Recipe.from_dict({**recipe, **changes})
 
 
 def curriculum(clips: int) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def errors(trainer: Trainer, data: MovingMNIST) -> dict[str, list[float]]:
     }
 
 
-def run(kind: type[Trainer], config: TrainConfig, data: MovingMNIST, looks: int) -> tuple[Trainer, dict[str, Any]]:
+def run(kind: type[Trainer], config: Recipe, data: MovingMNIST, looks: int) -> tuple[Trainer, dict[str, Any]]:
     """Train to the end; the errors at `looks` equally spaced moments, the last of them the end."""
     trainer, seconds, curve = kind(config), 0.0, []
     for k in range(1, looks + 1):
@@ -149,10 +149,10 @@ def gradient_spread(trainer: Trainer, draws: int) -> dict[str, dict[str, float]]
         for k in range(draws):
             trainer.clips = k * phase.batch
             trainer.generator.manual_seed(k)
-            video, labels, _ = trainer.batch(phase)
-            assert labels is not None
+            video, conditions, _ = trainer.batch(phase)
+            labels = conditions["labels"]
             t, noise, keep = kind.draw(trainer, phase, video.shape)  # type: ignore[arg-type]
-            loss = trainer.denoiser.loss(video, labels=labels * keep[:, None], label_drop=0.0, t=t, noise=noise)
+            loss = trainer.denoiser.loss(video, labels=labels * keep[0, :, None], label_drop=0.0, t=t, noise=noise)
             gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss.mean, trainer.params)]).double()
             total = gradient if k == 0 else total + gradient
             squares += float(gradient.square().sum())

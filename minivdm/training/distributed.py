@@ -1,4 +1,4 @@
-"""The little a run must know of its companions under torchrun: who am I, how many are we, shall we stop."""
+"""What a run has to know of the other processes under torchrun: its rank, their number, and when all stop."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ class World:
 def join(device: str | torch.device | None = None) -> tuple[World, torch.device]:
     """Join the process group that torchrun announces in the environment, if any, and choose the device.
 
-    device: "cpu", "cuda", "mps" or None for the best there is. Raises ValueError for a device that is not there.
+    device: "cpu", "cuda", "mps", or None for a CUDA GPU if there is one and the CPU if not. Raises ValueError for a
+    device that is not there.
     """
     world = World(
         *(int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
     )
     if device is None:
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"  # an Apple GPU only by name: nothing is tested on one
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
@@ -79,7 +80,8 @@ def add_up(tensor: torch.Tensor, world: World) -> torch.Tensor:
 
 
 class StopRequest:
-    """Context in which Ctrl-C and SIGTERM ask to stop after the current step; a second Ctrl-C interrupts at once.
+    """Context in which Ctrl-C, SIGTERM and SIGHUP (a closed terminal) ask to stop after the current step; a second
+    Ctrl-C interrupts at once. A signal that is ignored (`nohup`) stays ignored.
 
     seconds: ask to stop after so long as well.
     """
@@ -93,13 +95,15 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # signals cannot be caught elsewhere
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
+            for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):  # not every system has all
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)  # type: ignore[arg-type]
 
     def _handle(self, number: int, _frame: object) -> None:
         if self.signal and number == signal.SIGINT and self.world.size == 1:  # torchrun repeats every Ctrl-C

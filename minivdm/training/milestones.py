@@ -10,6 +10,8 @@ file, NAME.progress.npz, that ships beside the weights.
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,9 +21,10 @@ import torch
 
 from minivdm import tasks
 from minivdm.core.denoiser import Denoiser
+from minivdm.data.atomic import write_atomic
 from minivdm.networks.unet3d import UNet3D
-from minivdm.training import build, checkpoints, monitor, pretrained
-from minivdm.training.configs import TrainConfig
+from minivdm.training import checkpoints, exports, monitor, pretrained
+from minivdm.training.recipe import Recipe
 
 #: Grey levels are stored in steps of this size: noise, which the first snapshots generate, compresses badly.
 GREY_STEP = 8
@@ -43,18 +46,18 @@ class Progress(NamedTuple):
     command: str
 
 
-def stages(run: Path) -> Iterator[tuple[int, UNet3D, TrainConfig]]:
+def stages(run: Path) -> Iterator[tuple[int, UNet3D, Recipe]]:
     """(clips seen, network, configuration): untrained, every snapshot, the newest checkpoint.
 
     Raises FileNotFoundError where there is no checkpoint, DamagedCheckpoint.
     """
     last, about = checkpoints.read_weights(run)
-    config = TrainConfig.from_dict(about["config"])
-    yield 0, build.network(config), config
+    config = Recipe.from_dict(about["config"])
+    yield 0, config.make_network(), config
     seen = 0
-    for path in sorted((run / "snapshots").glob("clips-*.safetensors")):
-        weights, told = checkpoints.read_weights(path)
-        seen = told["clips"]
+    for path in sorted((run / "snapshots").glob("clips-*.safetensors"), key=checkpoints.number):
+        weights, known = checkpoints.read_weights(path)
+        seen = known["clips"]
         yield seen, _with(weights, config), config
     if about["clips"] > seen:
         yield about["clips"], _with(last, config), config
@@ -69,29 +72,43 @@ def record(
     weight: float = 1.0,
     seed: int = 0,
     held_out_clips: int = 16,
+    force: bool = False,
 ) -> Path:
-    """Generate and measure at every stage of the run, write NAME.progress.npz into `folder`; returns its path.
+    """Generate and measure at every stage of the run, write NAME.progress.npz, and its checksum on the card of weights
+    of that name; returns its path.
 
-    digits: what is asked for, a clip each. steps, weight, seed: of sampling (DDIM; guidance as in VDM eq 6).
+    Args:
+        run: the folder of the run.
+        folder: where to; by default weights/ in the run's own folder.
+        name: of the weights that it belongs to, by default the recipe's.
+        digits: the label of each clip.
+        steps, weight, seed: of sampling (DDIM; guidance as in VDM eq 6).
+        held_out_clips: how many test clips the errors are measured on.
+        force: replace a file that was not made of this run.
+
+    Raises:
+        FileNotFoundError, DamagedCheckpoint where `run` is no run; RunFolderError where something is in the way.
     """
     run = Path(run)
+    _, about = checkpoints.read_weights(run)
+    path = exports.target(run, folder, name or about["config"]["name"], "progress.npz", about["history"][0], force)
     found: dict[str, list[np.ndarray]] = {"clips": [], "frames": [], "v_error": []}
     for clips, network, config in stages(run):
-        denoiser = Denoiser(network.eval().requires_grad_(False), build.schedule(config), target=config.target)
+        denoiser = Denoiser(network.eval().requires_grad_(False), config.make_schedule(), target=config.target)
         labels = torch.cat([tasks.multi_hot([digit], config.labels) for digit in digits])
         videos = tasks.generate(
             denoiser,
             labels,
-            shape=build.video_shape(config),
+            shape=config.video_shape,
             steps=steps,
             weight=weight,
             generator=torch.Generator().manual_seed(seed),
         )
-        errors = monitor.held_out(denoiser, build.data(config, split="test"), held_out_clips)
+        errors = monitor.held_out(denoiser, config.make_data(split="test"), held_out_clips)
         grey = ((videos[:, 0].clamp(-1, 1) + 1) * (127.5 / GREY_STEP)).round().to(torch.uint8)
         found["clips"].append(np.array(clips))
         found["frames"].append(grey.numpy())
-        found["v_error"].append(np.array(errors["v_error"]))
+        found["v_error"].append(np.array(errors["v_error"], dtype=np.float64))
     words = [
         "python -m minivdm progress",
         run.name if run.is_absolute() else run.as_posix(),
@@ -107,29 +124,33 @@ def record(
         log_snr=np.array(monitor.HELD_OUT_LOG_SNR),
         command=np.array(" ".join(words)),
     )
-    path = (folder or pretrained.FOLDER) / f"{name or config.name}.progress.npz"
-    checkpoints.write_atomic(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue())
+    exports.stamp(path.with_name(path.name.replace(".progress.npz", ".safetensors")))
     return path
 
 
 def read(name: str | Path = "moving-mnist-32", folder: Path | None = None) -> Progress:
-    """The progress that ships with weights of that name, or of a file. Raises FileNotFoundError."""
+    """The progress that ships with weights of that name, or of a file. Raises FileNotFoundError, DamagedWeights."""
     path = Path(name) if Path(name).suffix == ".npz" else (folder or pretrained.FOLDER) / f"{name}.progress.npz"
     if not path.exists():
         raise FileNotFoundError(f"no record of a training's progress at {path}; `python -m minivdm progress` makes one")
-    with np.load(path) as stored:
-        grey = torch.from_numpy(stored["frames"]).float() * (GREY_STEP / 127.5) - 1  # (n, k, f, h, w)
-        return Progress(
-            stored["clips"],
-            grey.clamp(-1, 1)[:, :, None],
-            stored["labels"],
-            stored["log_snr"],
-            stored["v_error"],
-            str(stored["command"]),
-        )
+    pretrained.check_companion(path)
+    try:
+        with np.load(path) as stored:
+            grey = torch.from_numpy(stored["frames"]).float() * (GREY_STEP / 127.5) - 1  # (n, k, f, h, w)
+            return Progress(
+                stored["clips"],
+                grey.clamp(-1, 1)[:, :, None],
+                stored["labels"],
+                stored["log_snr"],
+                stored["v_error"],
+                str(stored["command"]),
+            )
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, TypeError) as error:
+        raise pretrained.DamagedWeights(f"{path} is no record of a training's progress ({error})") from error
 
 
-def _with(weights: dict[str, torch.Tensor], config: TrainConfig) -> UNet3D:
-    network = build.network(config)
+def _with(weights: dict[str, torch.Tensor], config: Recipe) -> UNet3D:
+    network = config.make_network()
     checkpoints.load_weights(network, weights)
     return network

@@ -1,12 +1,13 @@
-"""Watching a training run: the loss by noise level without stalling the accelerator, the metrics file, a look at
-samples and at held-out clips."""
+"""Watching a training run: the loss by noise level without stalling the accelerator, errors on held-out clips,
+previews, and the metrics file: one JSON object a line. Knows nothing of the run: it is handed a denoiser."""
 
 from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +15,13 @@ from torch import Tensor
 
 from minivdm import tasks
 from minivdm.core.denoiser import Denoiser
+from minivdm.core.guards import BadFile, whole
+from minivdm.core.targets import loss_weight
 from minivdm.data import writing
-from minivdm.data.moving_mnist import MovingMNIST
-from minivdm.training import build, distributed
-from minivdm.training.checkpoints import write_atomic
+from minivdm.data.atomic import free_name, write_atomic
+from minivdm.training import distributed
 from minivdm.training.distributed import World
-
-if TYPE_CHECKING:
-    from minivdm.training import Trainer
+from minivdm.training.recipe import Recipe
 
 #: Inner edges of the bins of log-SNR over which losses are averaged; the outer bins are open.
 EDGES = (-8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0, 8.0)
@@ -34,20 +34,32 @@ class Tally:
 
     def __init__(self, device: torch.device | str):
         self.edges = torch.tensor(EDGES, device=device)
-        self.sums = torch.zeros(2, len(EDGES) + 2, device=device)  # last column: gradient norm and steps
+        # The last column: gradient norm and steps. In float64 the order of the sums does not show in six decimals.
+        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        self.sums = torch.zeros(2, len(EDGES) + 2, device=device, dtype=dtype)
 
     @torch.no_grad()
-    def add(self, per_sample: Tensor, log_snr: Tensor, norm: Tensor) -> None:
-        """per_sample, log_snr (b,); norm scalar. No synchronization."""
-        loss = per_sample.detach().float()
+    def add(self, per_sample: Tensor, log_snr: Tensor) -> None:
+        """per_sample, log_snr (b,). No synchronization."""
+        loss = per_sample.detach().to(self.sums)
         place = torch.bucketize(log_snr.to(self.edges), self.edges)
         self.sums[0].index_add_(0, place, loss)
         self.sums[1].index_add_(0, place, torch.ones_like(loss))
-        self.sums[:, -1] += torch.stack([norm.detach().float(), torch.ones_like(norm, dtype=torch.float32)])
+
+    @torch.no_grad()
+    def add_norm(self, norm: Tensor) -> None:
+        """The gradient's norm in a step, a scalar."""
+        norm = norm.detach().to(self.sums)
+        self.sums[:, -1] += torch.stack([norm, torch.ones_like(norm)])
+
+    def gather(self, world: World) -> None:
+        """Move the sums of all processes to the first; what a checkpoint then holds is the whole."""
+        total = distributed.add_up(self.sums, world)
+        self.sums.copy_(total if world.first else torch.zeros_like(total))
 
     def read(self, world: World) -> dict[str, Any]:
         """Means over all processes since the last reading, then start anew. Empty bins are None."""
-        sums, counts = distributed.add_up(self.sums, world).double().cpu()
+        sums, counts = distributed.add_up(self.sums, world).cpu().double()
         self.sums.zero_()
         bins = [round(float(s / n), 6) if n else None for s, n in zip(sums[:-1], counts[:-1], strict=True)]
         return {
@@ -59,53 +71,58 @@ class Tally:
 
 
 @torch.no_grad()
-def held_out(denoiser: Denoiser, data: MovingMNIST, clips: int = 32, batch: int = 8) -> dict[str, list[float]]:
+def held_out(denoiser: Denoiser, data: Any, clips: int = 32, batch: int = 8) -> dict[str, list[float | None]]:
     """Mean squared errors of v and of x_hat on the first `clips` clips, labels given, at fixed noise.
 
-    The same clips and noise at every call, so that differences between calls are the network's. For a schedule that
-    preserves variance, x_hat - x = -sigma (v_hat - v), so the second is the first times sigma^2.
+    The same clips and noise at every call, so that differences between calls are the network's. A noise level that the
+    schedule does not reach is None.
     """
+    clips, batch = whole("clips", clips), whole("batch", batch)
     device = data.device
     generator = torch.Generator(device).manual_seed(0)
-    total = torch.zeros(len(HELD_OUT_LOG_SNR), device=device)
-    levels = torch.tensor(HELD_OUT_LOG_SNR, dtype=torch.float64)
+    schedule = denoiser.schedule
+    ends = torch.tensor([schedule.t_max, schedule.t_min], dtype=torch.float64)
+    lowest, highest = schedule.log_snr(ends).tolist()
+    levels = [level for level in HELD_OUT_LOG_SNR if lowest <= level <= highest]
+    times = schedule.time(torch.tensor(levels, dtype=torch.float64))
+    total = torch.zeros(len(levels), device=device)
     for start in range(0, clips, batch):
         part = data.clips(torch.arange(start, min(start + batch, clips)))
         labels = part.labels if getattr(denoiser.network, "config", {}).get("labels") else None
         noise = torch.randn(part.video.shape, generator=generator, device=device)
-        for k, t in enumerate(denoiser.schedule.time(levels)):
+        for k, t in enumerate(times):
             loss = denoiser.loss(
-                part.video, labels=labels, label_drop=0.0, t=t.expand(len(part)), noise=noise, weighting="v"
+                part.video,
+                labels=labels,
+                label_drop=0.0,
+                t=t.expand(len(part.video)),
+                noise=noise,
+                weighting="v",
             )
             total[k] += loss.per_sample.sum()
-    v = (total / clips).double().cpu()
+    v = dict(zip(levels, (total / clips).cpu().double().tolist(), strict=True))
+    weights = dict(zip(levels, loss_weight("v", times, schedule).tolist(), strict=True))
+    x = {level: error / weights[level] for level, error in v.items()}  # ||v - v_hat||^2 is that much of ||x - x_hat||^2
     return {
         "log_snr": list(HELD_OUT_LOG_SNR),
-        "v_error": [round(float(e), 6) for e in v],
-        "x_error": [round(float(e), 6) for e in v * torch.sigmoid(-levels)],
+        "v_error": [round(v[level], 6) if level in v else None for level in HELD_OUT_LOG_SNR],
+        "x_error": [round(x[level], 6) if level in x else None for level in HELD_OUT_LOG_SNR],
     }
 
 
-def look(trainer: Trainer, folder: Path, clips: int = 4, steps: int = 32) -> None:
-    """Sample a few clips with the averaged weights (always from the same noise) into previews/, and write held-out
-    errors to metrics.jsonl. Uses generators of its own: training goes on as if nobody had looked."""
-    cfg, device = trainer.config, trainer.device
-    data = build.data(cfg, split="test", device=device)
-    row = {"kind": "held_out", "clips": trainer.clips, **held_out(trainer.ema_denoiser, data)}
-    append(folder / "metrics.jsonl", row)
-    conditional = bool(cfg.labels)
-    labels = data.clips(torch.arange(clips)).labels if conditional else None
-    generator = torch.Generator(device).manual_seed(0)
+def preview(recipe: Recipe, denoiser: Denoiser, data: Any, path: Path, clips: int = 4, steps: int = 32) -> None:
+    """Sample a few clips, always from the same noise, and write them as a picture."""
+    labels = data.clips(torch.arange(clips)).labels if recipe.labels else None
     videos = tasks.generate(
-        trainer.ema_denoiser,
+        denoiser,
         labels,
         count=clips,
-        shape=build.video_shape(cfg),
+        shape=recipe.video_shape,
         steps=steps,
-        weight=1.0 if conditional else 0.0,
-        generator=generator,
+        weight=1.0 if recipe.labels else 0.0,
+        generator=torch.Generator(data.device).manual_seed(0),
     )
-    writing.save(videos, folder / "previews" / f"clips-{trainer.clips:09d}.png")
+    writing.save(videos.clamp(-1, 1), path)  # NaN stays and is refused
 
 
 def hardware(device: torch.device) -> str:
@@ -118,21 +135,48 @@ def hardware(device: torch.device) -> str:
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Append one JSON line."""
+    """Append one JSON line, on a line of its own whatever was interrupted before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as handle:
-        handle.write(json.dumps(row) + "\n")
+    with open(path, "ab+") as handle:
+        end = handle.seek(0, 2)
+        if end:
+            handle.seek(end - 1)
+        torn = end and handle.read(1) != b"\n"
+        handle.write((b"\n" if torn else b"") + json.dumps(row).encode() + b"\n")
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """All rows of a metrics file; none if there is no file."""
-    found = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:  # the last line of a run that lost power
+    """All rows of a metrics file; none if there is no file. Lines that are damaged are left out with a warning."""
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    found, bad = [], []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
             continue
+        try:
+            row = json.loads(line)
+            if type(row["clips"]) is not int or not isinstance(row["kind"], str):
+                raise ValueError(line)
+            found.append(row)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            if number < len(lines):  # the last line may be one that lost power half-way
+                bad.append(number)
+    if bad:
+        warnings.warn(f"{path}: left out {len(bad)} damaged lines, the first is line {bad[0]}", stacklevel=2)
     return found
+
+
+def cut_metrics(path: Path, clips: int) -> None:
+    """Drop what was written after `clips` clips: a resumed run goes through it again."""
+    if path.exists():
+        kept = [json.dumps(row) + "\n" for row in rows(path) if row["clips"] <= clips]
+        write_atomic(path, "".join(kept).encode())
+
+
+def set_metrics_aside(path: Path) -> Path | None:
+    """Move the metrics of a run that starts anew out of the way; returns where to, None if there are none."""
+    if not path.exists() or not path.stat().st_size:
+        return None
+    return path.rename(free_name(path.with_name(f"{path.stem}-before{path.suffix}")))
 
 
 def mean_by_bin(train_rows: list[dict[str, Any]], share: float = 0.1) -> list[float | None]:
@@ -146,18 +190,11 @@ def mean_by_bin(train_rows: list[dict[str, Any]], share: float = 0.1) -> list[fl
     return [round(float(s / n), 6) if n else None for s, n in zip(total, counts.sum(0), strict=True)]
 
 
-def cut_metrics(path: Path, clips: int) -> None:
-    """Drop what was written after `clips` clips: a resumed run goes through it again."""
-    if path.exists():
-        kept = [json.dumps(row) + "\n" for row in rows(path) if row.get("clips", 0) <= clips]
-        write_atomic(path, "".join(kept).encode())
-
-
 def read_metrics(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     """Curves of a run, for plotting: {"train": {"clips", "loss", "loss_by_log_snr" (n, bins), "lr", ...},
     "held_out": {"clips", "v_error" (n, levels), "x_error", "log_snr"}}; empty bins are NaN.
 
-    path: a run's folder or its metrics.jsonl. Raises FileNotFoundError.
+    path: a run's folder or its metrics.jsonl. Raises FileNotFoundError, BadFile for rows that are no metrics.
     """
     path = Path(path)
     path = path / "metrics.jsonl" if path.is_dir() else path
@@ -167,6 +204,9 @@ def read_metrics(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     found = rows(path)
     for kind in ("train", "held_out"):
         mine = [row for row in found if row.get("kind") == kind]
-        keys = [key for key in (mine[0] if mine else {}) if key != "kind"]
-        curves[kind] = {key: np.array([row[key] for row in mine], dtype=np.float64) for key in keys}
+        keys = [key for key in (mine[0] if mine else {}) if key != "kind" and all(key in row for row in mine)]
+        try:
+            curves[kind] = {key: np.array([row[key] for row in mine], dtype=np.float64) for key in keys}
+        except (TypeError, ValueError) as error:
+            raise BadFile(f"{path}: rows of kind {kind!r} differ in their columns ({error})") from error
     return curves

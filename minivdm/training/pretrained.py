@@ -1,49 +1,73 @@
 """Weights that ship with the package: `load("moving-mnist-32")`. Beside each NAME.safetensors lies a card, NAME.json,
-with the command that made it, what it was measured to do, and its checksum."""
+with the command that made it, what it was measured to do, and the checksums of its files and of itself."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from minivdm.core.denoiser import Denoiser
-from minivdm.training import build, checkpoints, monitor
-from minivdm.training.configs import TrainConfig
+from minivdm.core.guards import BadArgument
+from minivdm.training import checkpoints
+from minivdm.training.recipe import Recipe
 
 FOLDER = Path(__file__).parents[1] / "weights"
 
+#: Keys of a card from before cards had a digest.
+UNSEALED = {
+    "name", "sha256", "bytes", "precision", "parameters", "commands", "seed", "data_seed", "clips", "steps", "hours",
+    "hardware", "held_out", "train_loss_by_log_snr", "metrics", "config",
+}  # fmt: skip
 
-class UnknownWeights(ValueError):
+
+class UnknownWeights(BadArgument):
     """No weights of that name ship, and no file or run lies there."""
 
 
 class DamagedWeights(checkpoints.DamagedCheckpoint):
-    """Weights whose checksum is not the one on their card, or which do not fit it."""
+    """Weights or a card whose checksum is wrong, or which do not fit each other."""
 
 
 class TrainedDenoiser(Denoiser):
     """A denoiser that knows where it comes from: `card`, `config`, and `shape`, the (c, f, h, w) it was trained on."""
 
     card: dict[str, Any]
-    config: TrainConfig
+    config: Recipe
     shape: tuple[int, int, int, int]
+    _warned = False
+
+    def predict(self, z: Tensor, *args: Any, **conditions: Any) -> Any:
+        """As `Denoiser.predict`; says once if the frames have another size than those that it was trained on."""
+        if not self._warned and z.ndim == 5 and tuple(z.shape[3:]) != self.shape[2:]:
+            self._warned = True
+            (h, w), (trained_h, trained_w) = z.shape[3:], self.shape[2:]
+            warnings.warn(
+                f"these weights were trained on frames of {trained_h}x{trained_w} pixels and are given {h}x{w}: what "
+                f"they make of them has not been measured",
+                stacklevel=3,
+            )
+        return super().predict(z, *args, **conditions)
 
 
 def available(folder: Path | None = None) -> list[str]:
     """Names that `load` knows. folder, here and below: where the weights lie, by default those of the package."""
     cards = (folder or FOLDER).glob("*.json")
-    # The readers of `metrics` and `frechet` lie in the same folder; they are no denoisers and have no configuration.
+    # The readers of `measure` lie in the same folder; they are no denoisers and have no configuration.
     return sorted(path.stem for path in cards if path.with_suffix(".safetensors").exists() and _is_denoiser(path))
 
 
 def _is_denoiser(path: Path) -> bool:
     try:
-        return "config" in json.loads(path.read_text())
-    except ValueError:
+        values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
         return True  # damaged: `load` says so
+    return not isinstance(values, dict) or "config" in values
 
 
 def card(name: str, folder: Path | None = None) -> dict[str, Any]:
@@ -56,14 +80,16 @@ def card(name: str, folder: Path | None = None) -> dict[str, Any]:
             f"run can be given as well; `python -m minivdm train` makes one"
         )
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise DamagedWeights(f"{path} is not the card of weights ({error})") from error
+        return checkpoints.read_sealed(path, before_digests=UNSEALED)
+    except checkpoints.DamagedCheckpoint as error:
+        raise DamagedWeights(f"not the card of weights: {error}") from error
 
 
 def find(source: str | Path, folder: Path | None = None) -> Path:
     """The path that a name, a file or the folder of a run stands for. Raises UnknownWeights."""
     folder = folder or FOLDER
+    if not str(source) or str(source) == ".":
+        raise UnknownWeights(f"weights: expected a name, a file or the folder of a run, got {str(source)!r}")
     if Path(source).name == str(source) and (folder / f"{source}.safetensors").exists():
         return folder / f"{source}.safetensors"
     if Path(source).exists():
@@ -77,83 +103,66 @@ def load(
 ) -> TrainedDenoiser:
     """A trained denoiser in eval mode, without gradients for its weights.
 
-    source: the name of weights that ship (checksum verified), or a .safetensors file, or the folder of a training run.
-    Raises UnknownWeights, DamagedWeights, checkpoints.DamagedCheckpoint.
+    Args:
+        source: the name of weights that ship (checksum verified), a .safetensors file, or the folder of a run.
+        device: where to put it.
+        folder: where the weights of that name lie.
+
+    Raises:
+        UnknownWeights, DamagedWeights, checkpoints.DamagedCheckpoint.
     """
     path = find(source, folder)
     about: dict[str, Any]
     if path.parent == (folder or FOLDER) and path.with_suffix(".json").exists():
         about = card(path.stem, folder)
         try:
-            tensors, _ = checkpoints.read_tensors(path, about["sha256"])
-            config = TrainConfig.from_dict(about["config"])
+            tensors, inside = checkpoints.read_tensors(path, about["sha256"])
+            config = Recipe.from_dict(about["config"])
+            if inside and Recipe.from_dict(inside["config"]) != config:
+                raise DamagedWeights(f"{path}: the card's recipe is not the one inside the file")
         except (checkpoints.DamagedCheckpoint, KeyError, TypeError) as error:
             raise DamagedWeights(f"{error}. Install the package again, or check out minivdm/weights again") from error
     else:
         tensors, about = checkpoints.read_weights(path)
-        config = TrainConfig.from_dict(about["config"])
-    network = build.network(config)
+        config = Recipe.from_dict(about["config"])
+    network = config.make_network()
     checkpoints.load_weights(network, {key: value.float() for key, value in tensors.items()})
-    denoiser = TrainedDenoiser(network, build.schedule(config), target=config.target, bounds=(-1.0, 1.0))
-    denoiser.card, denoiser.config, denoiser.shape = about, config, build.video_shape(config)
+    denoiser = TrainedDenoiser(network, config.make_schedule(), target=config.target, bounds=(-1.0, 1.0))
+    denoiser.card, denoiser.config, denoiser.shape = about, config, config.video_shape
     return denoiser.to(device).eval().requires_grad_(False)
 
 
-def export(
-    run: str | Path,
-    name: str | None = None,
-    folder: Path | None = None,
-    metrics: dict[str, Any] | None = None,
-    clips: int = 64,
-) -> Path:
-    """Write the moving average of a run in half precision, with its card and its metrics, into `folder`; returns the
-    weights' path.
-
-    metrics: measured figures for the card. clips: how many test clips the held-out loss on the card is measured on.
-    Raises FileNotFoundError or DamagedCheckpoint where `run` is no run.
-    """
-    found = checkpoints.load(Path(run) / "checkpoints")
-    if found is None:
-        raise FileNotFoundError(f"{run} holds no checkpoint of a training run")
-    tensors, state = found
-    config = TrainConfig.from_dict(state["config"])
-    name = name or config.name
-    half = {
-        key[4:]: value.half() if value.is_floating_point() else value
-        for key, value in tensors.items()
-        if key.startswith("ema.")
-    }
-    network = build.network(config)
-    checkpoints.load_weights(network, {key: value.float() for key, value in half.items()})
-    denoiser = Denoiser(network.eval(), build.schedule(config), target=config.target)
-    held_out = monitor.held_out(denoiser, build.data(config, split="test"), clips)
-    found_rows = [row for row in monitor.rows(Path(run) / "metrics.jsonl") if row["clips"] <= state["clips"]]
-    rows = [row for row in found_rows if row["kind"] == "train"]
-    path = (folder or FOLDER) / f"{name}.safetensors"
-    digest = checkpoints.write_tensors(
-        path, half, {"config": json.dumps(config.to_dict()), "clips": str(state["clips"])}
-    )
-    checkpoints.write_json(
-        path.with_suffix(".json"),
-        {
-            "name": name,
-            "sha256": digest,
-            "bytes": path.stat().st_size,
-            "precision": "float16",
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "commands": state["history"],
-            "seed": config.seed,
-            "data_seed": config.data_seed,
-            "clips": state["clips"],
-            "steps": state["steps"],
-            "hours": round(state["seconds"] / 3600, 2),
-            "hardware": state["hardware"],
-            "held_out": {"clips": clips, "split": "test", **held_out},
-            "train_loss_by_log_snr": {"edges": list(monitor.EDGES), "loss": monitor.mean_by_bin(rows)},
-            "metrics": metrics or {},
-            "config": config.to_dict(),
-        },
-    )
-    log = "".join(json.dumps(row) + "\n" for row in found_rows)
-    checkpoints.write_atomic(path.with_suffix(".metrics.jsonl"), log.encode())
+def check_companion(path: Path) -> Path:
+    """A file that ships beside weights (NAME.metrics.jsonl, NAME.progress.npz), if it is what the card says, or the
+    card says nothing of it. Raises DamagedWeights, FileNotFoundError."""
+    name, _, what = path.name.partition(".")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing")
+    if (path.parent / f"{name}.json").exists():
+        wanted = card(name, path.parent).get("files", {}).get(what)
+        if wanted is not None and hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
+            raise DamagedWeights(f"{path} is not as it was written: its SHA-256 is not the one on the card")
     return path
+
+
+def verify(folder: Path | None = None) -> dict[str, str]:
+    """What is wrong with the weights that ship: {file: what}, empty if all is well. Reads every file of them."""
+    folder = folder or FOLDER
+    wrong: dict[str, str] = {}
+    names = {path.stem for path in folder.glob("*.safetensors")} | {path.stem for path in folder.glob("*.json")}
+    for name in sorted(names):
+        try:
+            path = folder / f"{name}.json"
+            if not path.exists():
+                raise FileNotFoundError(f"{path} is missing")
+            about = (
+                card(name, folder)
+                if _is_denoiser(path)
+                else checkpoints.read_sealed(path, json.loads(path.read_bytes()))
+            )
+            checkpoints.read_tensors(folder / f"{name}.safetensors", about["sha256"])
+            for what in about.get("files", {}):
+                check_companion(folder / f"{name}.{what}")
+        except (OSError, ValueError, KeyError) as error:
+            wrong[name] = str(error) or repr(error)
+    return wrong

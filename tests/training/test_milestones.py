@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_training import NETWORK, fit, tiny
+from small_runs import NETWORK, fit, tiny
 
 from minivdm import tasks
 from minivdm.training import checkpoints, milestones

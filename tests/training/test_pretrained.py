@@ -5,9 +5,9 @@ import re
 
 import pytest
 import torch
-from test_training import NETWORK, TINY, fit, tiny
+from small_runs import NETWORK, TINY, fit, tiny
 
-from minivdm.training import checkpoints, pretrained
+from minivdm.training import checkpoints, exports, pretrained
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def folder(run, tmp_path):
-    pretrained.export(run[0], "small", tmp_path, metrics={"legible": 0.5}, clips=4)
+    exports.export(run[0], "small", tmp_path, metrics={"legible": 0.5}, clips=4)
     return tmp_path
 
 
@@ -75,7 +75,10 @@ def test_card_of_another_network_is_named(folder):
     card = pretrained.card("small", folder)
     card["config"] = tiny(network={**NETWORK, "width": 16}).to_dict()
     (folder / "small.json").write_text(json.dumps(card))
-    with pytest.raises(checkpoints.DamagedCheckpoint, match="do not fit the network"):
+    with pytest.raises(checkpoints.DamagedCheckpoint, match="digest"):
+        pretrained.load("small", folder=folder)
+    (folder / "small.json").write_text(json.dumps(checkpoints.sealed(card)))  # whole, but not of these weights
+    with pytest.raises(checkpoints.DamagedCheckpoint, match="not the one inside the file"):
         pretrained.load("small", folder=folder)
 
 
@@ -109,7 +112,10 @@ def test_shipped_weights_are_whole_and_small(name):
     "wrong, says",
     [
         (lambda video: (video + 1) * 127.5, r"data in \[-1.0, 1.0\], got 0 to 255"),
-        (lambda video: video.transpose(1, 2), r"video \(b, c, f, h, w\) with c=1, got shape \(2, 4, 1, 16, 16\)"),
+        (
+            lambda video: video.transpose(1, 2),
+            r"video \(b, c=1, f, h, w\), none of them 0, got shape \(2, 4, 1, 16, 16\)",
+        ),
     ],
 )
 def test_videos_that_are_none_are_refused(folder, wrong, says):

@@ -1,0 +1,107 @@
+"""The named recipes: every set of weights that ships is made by one of them. `python -m minivdm recipes` lists them."""
+
+from __future__ import annotations
+
+import json
+
+from minivdm.training.recipe import Recipe
+from minivdm.training.validate import known, require
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        # One digit at half the canonical speed: what two cores learn in an hour and a half. Short clips first: four
+        # frames show four times as many digits for the same arithmetic.
+        Recipe(
+            name="moving-mnist-32",
+            speed=0.9,
+            clips=62_400,
+            warmup=1_600,
+            optimizer="muon",
+            lr=2e-3,
+            ema_decay=0.999,
+            frames=((24_000, 4, 16), (34_000, 8, 8), (62_400, 16, 8)),
+            milestones=(1_000, 3_000, 10_000, 30_000, 50_000),
+        ),
+        # The harder one: one or two digits at canonical speed.
+        Recipe(
+            name="moving-mnist-32-two",
+            digits=(1, 2),
+            speed=1.8,
+            clips=300_000,
+            optimizer="muon",
+            lr=2e-3,
+            ema_decay=0.999,
+            frames=((60_000, 4, 16), (100_000, 8, 8), (300_000, 16, 8)),
+        ),
+        # One's own videos, in colour and without labels: python -m minivdm train own-videos --set path=FOLDER
+        Recipe(
+            name="own-videos",
+            data="folder",
+            network={"channels": 3, "width": 32, "multipliers": [1, 2, 4], "patch": 2, "labels": 0},
+            conditions={},
+            clips=100_000,
+            warmup=1_600,
+            optimizer="muon",
+            lr=2e-3,
+            ema_decay=0.999,
+            frames=((30_000, 4, 16), (45_000, 8, 8), (100_000, 16, 8)),
+        ),
+        # The canonical setting, two digits on 64 x 64, for a GPU.
+        Recipe(
+            name="moving-mnist-64",
+            size=64,
+            frames=20,
+            digits=2,
+            speed=3.6,
+            images=4,
+            network={"width": 64, "multipliers": [1, 2, 4], "patch": 2, "labels": 10},
+            clips=2_000_000,
+            batch=64,
+            lr=1e-3,
+            warmup=50_000,
+            ema_decay=0.9998,
+            precision="bf16",
+            compile=True,
+            log_every=6_400,
+            save_every=64_000,
+            preview_every=128_000,
+            milestones=(10_000, 50_000, 200_000, 1_000_000),
+        ),
+    )
+}
+
+
+def get(name: str) -> Recipe:
+    """The recipe of that name. Raises RecipeError with the list of names."""
+    known("recipe", name, RECIPES)
+    return RECIPES[name]
+
+
+def command(recipe: Recipe) -> str:
+    """The shell command that starts a run of this recipe (without its output folder)."""
+    base = RECIPES.get(recipe.name, Recipe())
+    words = [f"--set '{key}={json.dumps(new)}'" for key, (_, new) in base.difference(recipe).items()]
+    return " ".join([f"python -m minivdm train {base.name}", *words])
+
+
+def in_order(names: list[str] | None = None) -> list[Recipe]:
+    """The recipes of these names and those whose weights they start from, which come first; by default all but those
+    of one's own videos.
+
+    Raises RecipeError for an unknown name and for recipes that wait for each other.
+    """
+    done: list[str] = []
+
+    def add(name: str, waiting: tuple[str, ...] = ()) -> None:
+        require(name not in waiting, "init", "weights that do not start from these", " <- ".join((name, *waiting)))
+        if name in done:
+            return
+        before = get(name).init
+        if before in RECIPES:
+            add(before, (name, *waiting))
+        done.append(name)
+
+    for name in names or [name for name, recipe in RECIPES.items() if recipe.data != "folder"]:
+        add(name)
+    return [RECIPES[name] for name in done]
