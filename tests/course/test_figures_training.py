@@ -8,16 +8,25 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from test_training import tiny
 
 from minivdm.core import samplers
 from minivdm.core.denoiser import Denoiser
 from minivdm.core.schedules import CosineSchedule
+from minivdm.course.notebook.figures import optimization as steps
 from minivdm.course.notebook.figures import training as fig
-from minivdm.training import Trainer, build, monitor, muon
-from minivdm.training.configs import TrainConfig
+from minivdm.training import Trainer, monitor, muon
+from minivdm.training.recipe import Recipe
 
 SCHEDULE = CosineSchedule()
+
+
+def tiny(**changes):
+    """A recipe whose network has a few thousand weights."""
+    network = {"width": 8, "multipliers": [1], "patch": 2, "middle": 1, "spatial": [True], "temporal": [True],
+               "head_channels": 8, "embedding": 16, "labels": 10}  # fmt: skip
+    return Recipe.from_dict(
+        {"size": 16, "frames": 2, "batch": 4, "clips": 24, "speed": 1.0, "network": network, **changes}
+    )
 
 
 def generator(seed=0):
@@ -77,7 +86,7 @@ def test_error_of_v_is_that_of_x_plus_that_of_eps():
 
 def test_untrained_loss_is_half_of_one_plus_the_mean_square():
     config = tiny(images=0)
-    network = build.network(config)
+    network = config.make_network()
     x = torch.rand((4_000, 1, 2, 16, 16), generator=generator()) * 2 - 1
     loss = Denoiser(network, SCHEDULE).loss(x, generator=generator()).mean
     # Stratified times leave the noise of 2 million v^2, whose standard deviation is about 1.4: 0.001.
@@ -142,7 +151,7 @@ def test_stratifying_removes_the_variance_between_strata(curves):
 
 
 def test_descent_is_its_recursion():
-    path, mean = fig.descent(0.1, 0.9, 3, curvature=2.0, noise=0.5, start=1.0, generator=generator())
+    path, mean = steps.descent(0.1, 0.9, 3, curvature=2.0, noise=0.5, start=1.0, generator=generator())
     xi = torch.randn(3, 1, generator=generator(), dtype=torch.float64)[:, 0]
     theta = average = 1.0
     for k in range(3):
@@ -153,8 +162,8 @@ def test_descent_is_its_recursion():
 
 @pytest.mark.parametrize(("lr", "decay", "curvature"), [(0.3, 0.98, 1.0), (0.05, 0.9, 2.0), (1.6, 0.95, 1.0)])
 def test_spreads_at_rest(lr, decay, curvature):
-    path, mean = fig.descent(lr, decay, 800, walks=8_000, curvature=curvature, noise=0.7, generator=generator())
-    expected = (fig.spread_of_weights(lr, curvature, 0.7), fig.spread_of_average(lr, decay, curvature, 0.7))
+    path, mean = steps.descent(lr, decay, 800, walks=8_000, curvature=curvature, noise=0.7, generator=generator())
+    expected = (steps.spread_of_weights(lr, curvature, 0.7), steps.spread_of_average(lr, decay, curvature, 0.7))
     for found, std in zip((path, mean), expected, strict=True):
         assert abs(found[:, -1].std() / std - 1) < 0.03  # 8,000 walks: 1 / sqrt(16,000) = 0.8 %, four times over
 
@@ -163,13 +172,13 @@ def test_long_averages_forget_the_rate():
     decay = 0.9999
     limit = math.sqrt((1 - decay) / 2)  # times noise / curvature
     for lr in (0.1, 0.3):
-        assert abs(fig.spread_of_average(lr, decay) / limit - 1) < 0.01  # corrections of order (1 - decay) / lr
+        assert abs(steps.spread_of_average(lr, decay) / limit - 1) < 0.01  # corrections of order (1 - decay) / lr
 
 
 def test_weight_of_the_start_telescopes():
     n = 40
     exact = Fraction(math.factorial(10) * math.factorial(n + 1), math.factorial(n + 10))
-    assert math.isclose(fig.weight_of_start(n, 0.999), float(exact), rel_tol=1e-12)
+    assert math.isclose(steps.weight_of_start(n, 0.999), float(exact), rel_tol=1e-12)
 
 
 def test_weight_of_the_start_is_what_the_loop_keeps():
@@ -180,13 +189,13 @@ def test_weight_of_the_start_is_what_the_loop_keeps():
     for step in range(1, 5):
         trainer.steps = step
         trainer.update_ema()
-    share = fig.weight_of_start(4, 0.5)
+    share = steps.weight_of_start(4, 0.5)
     for p, q in zip(trainer.ema.parameters(), start, strict=True):
         torch.testing.assert_close(p, share * q, rtol=1e-5, atol=1e-7)  # four float32 interpolations
 
 
 def test_half_life():
-    assert abs(0.97 ** fig.half_life(0.97) - 0.5) < 1e-12
+    assert abs(0.97 ** steps.half_life(0.97) - 0.5) < 1e-12
 
 
 def test_small_updates_are_lost_in_bfloat16():
@@ -202,9 +211,29 @@ def test_small_updates_are_lost_in_bfloat16():
 def test_muon_sends_singular_values_through_the_polynomial(shape):
     gradient = torch.randn(shape, generator=generator())
     before = torch.linalg.svdvals(gradient.double())
-    expected = fig.quintic(before / before.norm()).sort(descending=True).values
+    expected = steps.quintic(before / before.norm()).sort(descending=True).values
     after = torch.linalg.svdvals(muon.newton_schulz(gradient[None])[0].double())
     assert (after - expected).abs().max() < 1e-4  # float32 through five iterations
+
+
+def test_muons_direction_is_the_steepest_within_the_spectral_norm():
+    gradient = torch.randn(6, 9, generator=generator(), dtype=torch.float64)
+    u, s, vh = torch.linalg.svd(gradient, full_matrices=False)
+    best = -(u @ vh)
+    assert abs((gradient * best).sum() + s.sum()) < 1e-12  # float64 rounding
+    for seed in range(20):
+        other = torch.randn(6, 9, generator=generator(seed), dtype=torch.float64)
+        other /= torch.linalg.matrix_norm(other, 2)
+        assert (gradient * other).sum() > (gradient * best).sum()
+
+
+def test_adamw_without_averages_steps_along_the_sign_and_decays_by_itself():
+    weight = torch.tensor([2.0, -2.0, 0.5], requires_grad=True)
+    optimizer = torch.optim.AdamW([weight], lr=0.1, betas=(0.0, 0.0), weight_decay=0.5)
+    weight.grad = torch.tensor([3.0, -0.01, 0.2])
+    expected = weight.detach() * (1 - 0.1 * 0.5) - 0.1 * weight.grad.sign()
+    optimizer.step()
+    assert (weight - expected).abs().max() < 1e-6  # epsilon is 1e-8 against 0.01
 
 
 @pytest.mark.parametrize("limit", [0.5, 1e6])
@@ -220,7 +249,7 @@ def test_clipping_shortens_and_keeps_the_direction(limit):
 @pytest.mark.parametrize("steps", [4, 32])
 def test_untrained_network_returns_its_noise(steps):
     config = tiny(images=0)
-    denoise = Denoiser(build.network(config).eval(), SCHEDULE)
+    denoise = Denoiser(config.make_network().eval(), SCHEDULE)
     noise = torch.randn((1, 1, 2, 16, 16), generator=generator())
     clip = samplers.sample(denoise.given(None), noise, steps)
     first, last = float(SCHEDULE.angle(0.0)), float(SCHEDULE.angle(1.0))
@@ -233,7 +262,8 @@ def test_mean_of_the_shares_gradients_is_the_gradient_of_the_whole():
     trainer = Trainer(tiny(images=0, frames=2, batch=8))
     for _ in range(2):  # past the zero-initialised head, which lets no gradient through
         trainer.step()
-    video, labels, _ = trainer.batch(trainer.config.phases()[0])
+    video, conditions, _ = trainer.batch(trainer.config.phases()[0])
+    labels = conditions["labels"]
     t, noise, _ = trainer.draw(trainer.config.phases()[0], video.shape)
 
     def gradient(rows):
@@ -253,11 +283,11 @@ def test_mean_of_the_shares_gradients_is_the_gradient_of_the_whole():
     [
         lambda curves: fig.loss_by_log_snr(800, "v", curves),
         lambda curves: fig.loss_by_log_snr(8_000, "x", curves),
-        lambda curves: fig.loss_over_clips(curves, TrainConfig(clips=8_000, frames=[[2_000, 4, 16], [8_000, 16, 8]])),
+        lambda curves: fig.loss_over_clips(curves, Recipe(clips=8_000, frames=[[2_000, 4, 16], [8_000, 16, 8]])),
         lambda curves: fig.stratified(8, curves),
-        lambda curves: fig.lr_schedule(2_000, 0.1),
-        lambda curves: fig.averaging(0.3, 50),
-        lambda curves: fig.singular_values(torch.randn(8, 20, generator=generator())),
+        lambda curves: steps.lr_schedule(2_000, 0.1),
+        lambda curves: steps.averaging(0.3, 50),
+        lambda curves: steps.singular_values(torch.randn(8, 20, generator=generator())),
         lambda curves: fig.error_by_stage(np.array([0, 10, 100]), np.array([-2.0, 0.0]), np.full((3, 2), 0.1)),
     ],
 )
@@ -274,14 +304,14 @@ def test_loss_drawn_is_the_loss_read(curves):
 
 
 def test_schedule_drawn_is_the_loops():
-    line = fig.lr_schedule(2_000, 0.1, 10_000).axes[0].lines[0]
-    config = TrainConfig(lr=1.0, warmup=2_000, lr_end=0.1, clips=10_000)
+    line = steps.lr_schedule(2_000, 0.1, 10_000).axes[0].lines[0]
+    config = Recipe(lr=1.0, warmup=2_000, lr_end=0.1, clips=10_000)
     for clips, rate in zip(line.get_xdata()[::100], line.get_ydata()[::100], strict=True):
         assert rate == config.lr_at(int(clips))
 
 
 def test_tricks_are_drawn_relative_to_the_base(results):
-    axes = fig.tricks(results).axes[0]
+    axes = steps.tricks(results).axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["raw weights instead of the average", "no decay"]
     np.testing.assert_allclose(axes.lines[0].get_xdata(), 1.2)
@@ -289,7 +319,7 @@ def test_tricks_are_drawn_relative_to_the_base(results):
 
 
 def test_optimizers_are_drawn_over_their_rates(results):
-    left, right = fig.optimizers(results).axes
+    left, right = steps.optimizers(results).axes
     assert list(left.lines[0].get_xdata()) == [0.004, 0.016]  # Muon, the base's own rate among them
     np.testing.assert_allclose(left.lines[0].get_ydata(), [0.03, 0.02])
     assert len(right.lines) == 4

@@ -10,7 +10,10 @@ from minivdm.core.denoiser import Denoiser
 from minivdm.core.schedules import CosineSchedule
 from minivdm.course.notebook.figures import temporal_heads as heads
 from minivdm.course.notebook.figures import unet3d as fig
-from minivdm.networks.unet3d import TemporalAttention, UNet3D, joint_frame_mask
+from minivdm.course.notebook.figures import unet3d_diagram as diagram
+from minivdm.course.notebook.figures import unet3d_masks as masks
+from minivdm.course.notebook.figures.still import life_size
+from minivdm.networks import TemporalAttention, UNet3D, joint_frame_mask
 
 SMALL = dict(width=8, multipliers=(1, 2), head_channels=8, embedding=16, middle=1, spatial=(True, True))
 
@@ -21,7 +24,7 @@ def normal(*shape, seed=0):
 
 @pytest.fixture(scope="module")
 def net():
-    return fig.awake(UNet3D(**SMALL, temporal=(True, True)))
+    return masks.awake(UNet3D(**SMALL, temporal=(True, True)))
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +106,7 @@ def test_each_variant_is_a_video_network_that_can_be_measured(kind):
     cost = fig.measure(net, normal(1, 1, 3, 8, 8).float(), repeats=1)
     assert cost.parameters == sum(p.numel() for p in net.parameters())
     assert min(cost) > 0
-    seen = fig.influence(fig.awake(net), normal(1, 1, 3, 8, 8))
+    seen = masks.influence(masks.awake(net), normal(1, 1, 3, 8, 8))
     assert (seen > 0).all()  # frames meet in each of them
 
 
@@ -112,25 +115,89 @@ def test_an_unknown_kind_is_named():
         fig.variant("4D", 3)
 
 
+# ---- the alternatives ------------------------------------------------------------------------------------------------
+
+
+def test_causal_convolutions_see_no_later_frame_and_six_earlier_ones_in_three_layers():
+    layers = nn.Sequential(*(fig.CausalConv(1, 1) for _ in range(3))).double()
+    seen = masks.influence(lambda z, log_snr, frame_mask: layers(z), normal(1, 1, 9, 6, 6))
+    expected = torch.ones(9, 9).tril() * torch.ones(9, 9).triu(-6)
+    expected[:, 0] += seen[:, 0] > 0  # the frames before the first are copies of it
+    assert torch.equal(seen > 0, expected > 0)
+    assert seen[8, 1] == 0 and seen[8, 2] > 0
+
+
+def test_a_single_image_is_a_clip_of_one_frame_for_a_causal_convolution():
+    layer = fig.CausalConv(2, 3).double()
+    clip = normal(1, 2, 4, 6, 6)
+    assert (layer(clip)[:, :, :1] - layer(clip[:, :, :1])).abs().max() < 1e-12  # float64 rounding
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_multiply_adds_of_a_transformer_block(divided):
+    c, f, places = 16, 3, 4
+    block = _Block(c, divided).train()
+    counted = fig.count_multiply_adds(block, normal(f, places, c).float())
+    assert counted == f * places * fig.transformer_multiply_adds(c, f, places, divided)
+
+
+class _Block(nn.Module):
+    """Attention over all tokens, or over places and then over frames, and a perceptron four times as wide."""
+
+    def __init__(self, width, divided):
+        super().__init__()
+        self.qkv = nn.ModuleList(nn.Linear(width, 3 * width) for _ in range(1 + divided))
+        self.out = nn.ModuleList(nn.Linear(width, width) for _ in range(1 + divided))
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x):  # f places c
+        shapes = ["f p c -> f p c", "f p c -> p f c"] if len(self.qkv) == 2 else ["f p c -> 1 (f p) c"]
+        for shape, qkv, out in zip(shapes, self.qkv, self.out, strict=True):
+            q, k, v = qkv(rearrange(x, shape)).chunk(3, dim=-1)
+            back = " -> ".join(reversed(shape.split(" -> ")))
+            x = x + rearrange(out((q @ k.mT).softmax(-1) @ v), back, f=x.shape[0])
+        return x + self.mlp(x)
+
+
+def test_the_parts_of_a_network_cost_what_the_whole_costs():
+    net, z = UNet3D(**SMALL, temporal=(True, True)).eval(), normal(1, 1, 4, 8, 8).float()
+    parts = fig.cost_by_part(net, z)
+    assert sum(parts.values()) == fig.count_multiply_adds(net, z, torch.zeros(1))
+    per_place = [4 * c**2 + 2 * 4 * c for c in (8, 16)]  # equation 8.5, four frames; patch 2: 16 and 4 places a frame
+    cells = [3, 4]  # one down and two up; one down, one in the middle, two up
+    assert parts["attention over time"] == 4 * (16 * cells[0] * per_place[0] + 4 * cells[1] * per_place[1])
+
+
+def test_the_route_through_the_network_has_a_skip_for_every_cell_of_the_way_up():
+    net = UNet3D(**SMALL, temporal=(True, True), blocks=2)
+    stops, skips = diagram.route(net)
+    assert [stop.kind for stop in stops].count("cell") == sum(1 for m in net.modules() if type(m).__name__ == "Block")
+    assert len(skips) == 2 * (2 + 1)
+    assert all(stops[a].level == stops[b].level and stops[a].leaves == stops[b].joined for a, b in skips)
+    for stop in stops:
+        if stop.kind == "cell":
+            assert stop.arrives + stop.joined == stop.cell.residual.conv1.in_channels
+
+
 # ---- who sees whom ---------------------------------------------------------------------------------------------------
 
 
 def test_one_layer_that_forgets_the_mask_leaks_everything(net):
     mask, z = joint_frame_mask(3, 2), normal(1, 1, 5, 8, 8)
-    before = fig.influence(net, z, mask)
-    with fig.forgetting_mask(heads.temporal_layers(Denoiser(net, CosineSchedule()))[2]):
-        leaked = fig.influence(net, z, mask)
+    before = masks.influence(net, z, mask)
+    with masks.forgetting_mask(heads.temporal_layers(Denoiser(net, CosineSchedule()))[2]):
+        leaked = masks.influence(net, z, mask)
     assert (before[~mask] == 0).all() and (leaked > 0).all()
-    assert torch.equal(fig.influence(net, z, mask), before)  # the layer is whole again
+    assert torch.equal(masks.influence(net, z, mask), before)  # the layer is whole again
 
 
 def test_reach_is_the_product_of_the_masks():
     mask = joint_frame_mask(3, 2)
     everything = torch.ones(5, 5, dtype=torch.bool)
-    assert torch.equal(fig.reach([mask] * 4), mask)
-    assert fig.reach([mask, everything, mask]).all()
+    assert torch.equal(masks.reach([mask] * 4), mask)
+    assert masks.reach([mask, everything, mask]).all()
     causal = everything.tril()
-    assert torch.equal(fig.reach([causal] * 3), causal)
+    assert torch.equal(masks.reach([causal] * 3), causal)
 
 
 def test_a_masked_weight_and_its_gradient_are_exactly_zero():
@@ -147,7 +214,7 @@ def test_variance_of_an_average_over_clip_and_images():
     covariance[:f, :f] = rho
     covariance.fill_diagonal_(1)
     average = torch.full((f + n,), 1 / (f + n), dtype=torch.float64)
-    assert abs(average @ covariance @ average - fig.average_variance(f, n, rho)) < 1e-12  # float64 rounding
+    assert abs(average @ covariance @ average - masks.average_variance(f, n, rho)) < 1e-12  # float64 rounding
 
 
 # ---- temporal heads --------------------------------------------------------------------------------------------------
@@ -190,12 +257,13 @@ def test_attention_maps_are_those_of_every_temporal_layer(denoiser):
     assert not any(layer._forward_pre_hooks for layer in heads.temporal_layers(denoiser))
 
 
-def test_own_frame_and_offsets_of_known_maps():
+def test_effective_frames_and_offsets_of_known_maps():
     even = torch.full((2, 2, 1, 4, 4), 0.25)
-    assert heads.own_frame(even) == 0.25
+    assert abs(heads.effective_frames(even) - 4) < 1e-6  # float32
     assert torch.equal(heads.by_offset(even), torch.full((7,), 0.25))
     ahead = torch.diag_embed(torch.ones(3), offset=1).expand(1, 1, 1, 4, 4)
-    assert heads.own_frame(ahead) == 0 and heads.by_offset(ahead).tolist() == [0, 0, 0, 0, 1, 0, 0]
+    assert heads.by_offset(ahead).tolist() == [0, 0, 0, 0, 1, 0, 0]
+    assert heads.effective_frames(torch.eye(3).expand(1, 1, 1, 3, 3)) == 1
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
@@ -222,9 +290,14 @@ def test_the_others_return_figures(net):
     cost = fig.Cost(1, 2, 3, 4.0)
     matrix = torch.eye(4)
     for drawn in (
-        fig.draw_measured(dict.fromkeys(fig.KINDS, cost)), fig.draw_network(net, 8),
-        fig.draw_influence({"a": matrix, "b": matrix + 1}, 2), fig.draw_average_variance(8),
-        heads.draw_own_frame([-1.0, 1.0], [[0.1, 0.2], [0.2, 0.3]], 4),
-        heads.draw_gain([-1.0, 1.0], {"a": [0.1, 0.2], "b": [0.2, 0.3]}),
+        fig.draw_measured(dict.fromkeys(fig.KINDS, cost)), diagram.draw_network(net, 8, 4),
+        masks.draw_influence({"a": matrix, "b": matrix + 1}, 2), masks.draw_average_variance(8),
+        heads.draw_spread([-1.0, 1.0], [[1.0, 2.0], [2.0, 3.0]], 4),
+        heads.draw_gain([-1.0, 1.0], {"a": torch.ones(2, 3), "b": torch.ones(2, 3)}),
     ):  # fmt: skip
         assert isinstance(drawn, Figure)
+
+
+def test_a_still_has_the_size_of_its_figure():
+    picture = life_size(fig.draw_costs, "costs")(channels=64, frames=16, side=8)
+    assert picture.alt == "costs" and picture.width == round(8.2 * 96)

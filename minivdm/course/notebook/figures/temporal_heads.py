@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from einops import rearrange
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from minivdm.core.denoiser import Denoiser
@@ -43,9 +42,12 @@ def attention_maps(denoiser: Denoiser, video: Tensor, log_snr: float, seed: int 
     return [layer.weights(seen[i], video.shape[2])[0] for i, layer in enumerate(layers)]
 
 
-def own_frame(weights: Tensor) -> float:
-    """Mean weight that a frame gives to itself; 1 / f where attention is even. weights: (h, w, heads, f, f)."""
-    return float(weights.diagonal(dim1=-2, dim2=-1).mean())
+def effective_frames(weights: Tensor) -> float:
+    """Over how many frames attention is spread: exp(entropy), a mean over places, heads and frames.
+
+    f where attention is even, 1 where each frame looks at a single one. weights: (h, w, heads, f, f).
+    """
+    return float(torch.special.entr(weights).sum(-1).exp().mean())
 
 
 def by_offset(weights: Tensor) -> Tensor:
@@ -94,49 +96,66 @@ def draw_attention(clean: Tensor, weights: Tensor, head: int, row: int, column: 
     h, _, heads, _, _ = weights.shape
     cell, head = size // h, head % heads
     place = weights[row // cell, column // cell, head]
-    fig, axes = figure(2, 1, width=7.6, height=4.3, height_ratios=[1, 4.2])
+    fig, axes = figure(2, 1, width=8.4, height=4.3, height_ratios=[1, 5])
     strip, lower = axes
     strip.imshow(rearrange(clean, "f h w -> h (f w)").numpy(), cmap="gray", vmin=-1, vmax=1)
+    across = (torch.arange(f) * size + (column // cell + 0.5) * cell - 0.5).tolist()
+    strip.plot(across, [(row // cell + 0.5) * cell - 0.5] * f, "o", markersize=9, markerfacecolor="none",
+               markeredgecolor=colors.eps)  # fmt: skip
     for frame in range(f):
-        corner = (frame * size + column // cell * cell - 0.5, row // cell * cell - 0.5)
-        strip.add_patch(Rectangle(corner, cell, cell, fill=False, edgecolor=colors.eps, linewidth=1.2))
         strip.axvline(frame * size - 0.5, color="#777777", linewidth=0.5)
-    strip.set(xticks=[], yticks=[], title=f"{title}: head {head} of {heads}, place ({row // cell}, {column // cell})")
+    strip.set(xticks=[frame * size + size / 2 for frame in range(f)], yticks=[])
+    strip.set(xticklabels=range(f), title=f"{title}: head {head} of {heads}, place ({row // cell}, {column // cell})")
     strip.grid(False)
     lower.axis("off")
-    left, right = lower.inset_axes((0.05, 0.02, 0.36, 0.95)), lower.inset_axes((0.55, 0.14, 0.44, 0.78))
-    left.imshow(place.numpy(), cmap="viridis", vmin=0, vmax=max(0.3, float(place.max())))
-    left.set(xlabel="looks at frame", ylabel="frame")
+    left, right = lower.inset_axes((0.05, 0.08, 0.36, 0.86)), lower.inset_axes((0.6, 0.14, 0.4, 0.74))
+    shown = left.imshow(place.numpy(), cmap="viridis", vmin=0, vmax=max(0.3, float(place.max())))
+    left.set(xlabel="looks at frame $j$", ylabel="frame $i$")
+    left.set(xticks=range(0, f, 5), yticks=range(0, f, 5))
     left.grid(False)
+    fig.colorbar(shown, cax=lower.inset_axes((0.39, 0.08, 0.015, 0.86)), label="weight $p_{ij}$")
     offsets = range(1 - f, f)
     right.plot(offsets, by_offset(place[None]).tolist(), color=colors.eps, label="this place")
     right.plot(offsets, by_offset(weights[:, :, head]).tolist(), color=colors.noise, label="all places")
     right.axhline(1 / f, color=colors.exact, linewidth=0.8, linestyle="--", label="even")
-    right.set(xlabel="frames ahead", title="mean weight")
+    right.set(xlabel="frames ahead, $j-i$", title="mean weight")
     right.set_ylim(bottom=0)
-    right.legend(fontsize=9)
+    right.legend(fontsize=10)
     return fig
 
 
-def draw_own_frame(log_snrs: Sequence[float], shares: Sequence[Sequence[float]], frames: int) -> Figure:
-    """Weight on the own frame over the noise level, one line a layer. shares: per layer, one value per log-SNR."""
-    fig, ax = figure(width=6.4, height=3.3)
-    for layer, values in enumerate(shares):
-        finest = layer in (0, len(shares) - 1)
-        ax.plot(log_snrs, values, "o-", color=colors.eps if finest else colors.noise, linewidth=2 if finest else 1,
-                label=f"layer {layer}" if finest else None)  # fmt: skip
-    ax.axhline(1 / frames, color=colors.exact, linewidth=0.8, linestyle="--", label="even attention")
-    ax.set(xlabel=r"log-SNR $\lambda$", ylabel="weight on the own frame", ylim=(0, None))
-    ax.legend()
+def draw_spread(log_snrs: Sequence[float], spreads: Sequence[Sequence[float]], frames: int) -> Figure:
+    """Effective number of frames over the noise level, a line per layer. spreads: per layer, a value per log-SNR."""
+    fig, ax = figure(width=7.2, height=3.5)
+    last = len(spreads) - 1
+    looks = {0: (colors.eps, "o", "first layer"), last: (colors.x, "s", f"last layer, {last}")}
+    for layer, values in enumerate(spreads):
+        color, marker, label = looks.get(layer, (colors.noise, "", "the layers between" if layer == 1 else None))
+        ax.plot(log_snrs, values, marker=marker, color=color, linewidth=2.2 if layer in looks else 1, label=label,
+                zorder=3 if layer in looks else 2)  # fmt: skip
+    ax.axhline(frames, color=colors.exact, linewidth=0.8, linestyle="--", label="even attention")
+    ax.set(xlabel=r"log-SNR $\lambda$ (left: noise, right: clean)", ylabel="effective number of frames")
+    ax.set_ylim(0, frames * 1.06)
+    ax.legend(ncols=2, fontsize=10)
     return fig
 
 
-def draw_gain(log_snrs: Sequence[float], errors: Mapping[str, Sequence[float]]) -> Figure:
-    """Mean squared error of x_hat over the noise level, one line a name."""
-    fig, ax = figure(width=6.4, height=3.2)
-    looks = [(colors.x, 6), (colors.learned, 2), (colors.eps, 2), (colors.noise, 2)]  # wide: the second may cover it
-    for (name, values), (color, linewidth) in zip(errors.items(), looks, strict=False):
-        ax.semilogy(log_snrs, values, "o-", color=color, linewidth=linewidth, label=name)
-    ax.set(xlabel=r"log-SNR $\lambda$", ylabel=r"mean of $(x-\hat x)^2$")
-    ax.legend()
+def draw_gain(log_snrs: Sequence[float], ratios: Mapping[str, Tensor]) -> Figure:
+    """Error of x_hat over the undisturbed one, a row of dots per disturbance. ratios: (levels, clips) per name."""
+    fig, ax = figure(width=7.2, height=3.3)
+    looks = [(colors.x, "o"), (colors.eps, "s"), (colors.v, "^")]
+    for k, ((name, values), (color, marker)) in enumerate(zip(ratios.items(), looks, strict=False)):
+        shift = 0.18 * (k - (len(ratios) - 1) / 2)
+        for place, column in enumerate(values):
+            ax.plot([place + shift] * len(column), column, marker, color=color, alpha=0.35, markersize=4.5)
+        middle = values.log().mean(1).exp()
+        ax.plot([place + shift for place in range(len(values))], middle, "_", color=color, markersize=18,
+                markeredgewidth=2.5, label=name)  # fmt: skip
+    ax.axhline(1, color=colors.exact, linewidth=0.8, linestyle="--")
+    ax.set_xticks(range(len(log_snrs)), [rf"$\lambda={level:g}$" for level in log_snrs])
+    ax.set(yscale="log", ylabel="error, undisturbed = 1", title="A dot is a clip, a bar the geometric mean")
+    ticks = [0.5, 1, 2, 4, 8]
+    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+    ax.legend(fontsize=10)
     return fig

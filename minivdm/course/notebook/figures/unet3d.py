@@ -1,27 +1,24 @@
-"""Drawings of lesson 08: three ways to let a convolution see time, counted and measured, and what masks let through.
+"""Drawings of lesson 08: ways to let a network see time, counted and measured.
 
 The comparison layers live here because only the lesson needs them; the network itself is `minivdm.networks.unet3d`.
 """
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from minivdm.course.notebook.style import colors, figure
-from minivdm.networks.unet3d import ResidualBlock, TemporalAttention, UNet3D
+from minivdm.networks import ResidualBlock, UNet3D
 
 KINDS = ["factorized", "(2+1)D", "full 3D"]
 
@@ -104,6 +101,22 @@ def count_multiply_adds(net: nn.Module, *inputs: Any) -> int:
     return counter.get_total_flops() // 2
 
 
+def cost_by_part(network: nn.Module, z: Tensor) -> dict[str, int]:
+    """Multiply-adds of a forward pass on z, by kind of layer: "convolutions", "attention over space" and "over time".
+
+    The network's cells have parts called `residual`, `spatial` and `temporal`, as in `UNet3D`; whatever lies outside
+    of the two attentions (stem, head, embedding, changes of resolution) counts as convolutions.
+    """
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        network(z, torch.zeros(z.shape[0]))
+    found = {"attention over space": 0, "attention over time": 0}
+    for name, counts in counter.get_flop_counts().items():
+        for part, words in (("spatial", "attention over space"), ("temporal", "attention over time")):
+            if name.endswith("." + part):
+                found[words] += sum(counts.values()) // 2
+    return {"convolutions": counter.get_total_flops() // 2 - sum(found.values()), **found}
+
+
 def bytes_kept(net: nn.Module, *inputs: Any) -> int:
     """Bytes of activations that a forward pass keeps for the backward pass; parameters do not count."""
     own = {p.untyped_storage().data_ptr() for p in net.parameters()}
@@ -157,7 +170,8 @@ def draw_measured(costs: Mapping[str, Cost]) -> Figure:
     ax.set_xticks(range(4), names)
     ax.set(ylabel=f"relative to {next(iter(costs))}", title="One U-Net, three ways to see time")
     ax.grid(False, axis="x")
-    ax.legend()
+    ax.set_ylim(top=1.22 * max(max(bar.get_height() for bar in group) for group in ax.containers))
+    ax.legend(ncols=3, loc="upper left")
     return fig
 
 
@@ -176,7 +190,7 @@ def draw_costs(channels: int, frames: int, side: int) -> Figure:
     right.plot(lengths, joint, color=colors.noise, linestyle="--", label=f"attention over f·{side}·{side} tokens")
     right.axvline(frames, color=colors.exact, linewidth=0.8)
     right.set(yscale="log", xscale="log", xlabel="frames f", title="Multiply-adds per place and frame")
-    right.legend(fontsize=9)
+    right.legend(fontsize=10)
     return fig
 
 
@@ -196,115 +210,30 @@ def separate(kernel: Tensor, between: int) -> tuple[Tensor, Tensor]:
     return spatial, temporal
 
 
-# ---- who sees whom ---------------------------------------------------------------------------------------------------
+# ---- the alternatives ------------------------------------------------------------------------------------------------
 
 
-def influence(network: nn.Module, z: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Sum of |d out_i / d in_j| over the values of frame j, for out_i the summed squares of output frame i: (f, f).
+class CausalConv(nn.Module):
+    """A 3x3x3 convolution that sees its own frame and the two before it (equation 8.16), for clips (b, c, f, h, w).
 
-    z: (1, c, f, h, w). mask: the network's `frame_mask`.
+    All of its padding in time lies before the first frame, as in MAGVIT-v2 (Yu et al. 2023), here copies of that frame:
+    a single image is a clip of one frame.
     """
-    z = z.detach().requires_grad_()
-    out = network(z, torch.zeros(1), frame_mask=mask)
-    rows = []
-    for i in range(z.shape[2]):
-        (gradient,) = torch.autograd.grad(out[:, :, i].square().sum(), z, retain_graph=True)
-        rows.append(gradient.abs().sum(dim=(0, 1, 3, 4)))
-    return torch.stack(rows)
+
+    def __init__(self, width_in: int, width: int):
+        super().__init__()
+        self.conv = nn.Conv3d(width_in, width, 3, padding=(0, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        past = x[:, :, :1].expand(-1, -1, 2, -1, -1)
+        return self.conv(torch.cat((past, x), dim=2))
 
 
-@contextmanager
-def forgetting_mask(layer: TemporalAttention) -> Iterator[None]:
-    """Inside, one temporal layer does not receive the mask: the mistake to look for."""
-    layer.forward = lambda x, frames, mask=None: TemporalAttention.forward(layer, x, frames)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del layer.forward
+def transformer_multiply_adds(width: int, frames: int, places: int, divided: bool) -> int:
+    """Multiply-adds per token of a transformer block of that width over a clip's tokens (equation 8.15).
 
-
-def awake(network: UNet3D, scale: float = 0.05, seed: int = 0) -> UNet3D:
-    """A copy in float64 with noise on every weight: at their start, zeroed output layers would hide what passes."""
-    network = copy.deepcopy(network).double()
-    generator = torch.Generator().manual_seed(seed)
-    for p in network.parameters():
-        p.data += scale * torch.randn(p.shape, generator=generator, dtype=torch.float64)
-    return network
-
-
-def reach(masks: Sequence[Tensor]) -> Tensor:
-    """Which input frame can reach which output frame through layers of these masks (f, f): their boolean product."""
-    seen = torch.eye(masks[0].shape[0])
-    for mask in masks:
-        seen = ((mask.float() + torch.eye(len(seen))) @ seen > 0).float()  # + 1: the residual path around the layer
-    return seen.bool()
-
-
-def draw_influence(panels: Mapping[str, Tensor], clip_frames: int | None = None) -> Figure:
-    """Influence matrices (f, f), on a logarithmic scale; exact zeros are white. clip_frames: where the images begin."""
-    fig, axes = figure(1, len(panels), width=2.9 * len(panels), height=3.5, squeeze=False)
-    for ax, (title, matrix) in zip(axes[0], panels.items(), strict=True):
-        matrix = matrix.detach().double()
-        shade = torch.where(matrix > 0, matrix.clamp(min=1e-30).log10(), torch.nan)
-        ax.imshow(shade.numpy(), cmap="Blues", vmin=float(shade[~shade.isnan()].max()) - 7)
-        if clip_frames is not None:
-            for cut in (ax.axhline, ax.axvline):
-                cut(clip_frames - 0.5, color=colors.eps, linewidth=1)
-        ax.set(title=title, xlabel="input frame")
-        ax.grid(False)
-    axes[0][0].set_ylabel("output frame")
-    return fig
-
-
-def average_variance(frames: int, images: int, correlation: float) -> float:
-    """Variance of the mean of f frames with pairwise correlation rho and n independent images, each of variance 1."""
-    return (frames * (1 + (frames - 1) * correlation) + images) / (frames + images) ** 2
-
-
-def draw_average_variance(images: int) -> Figure:
-    """Variance of a batch average over the correlation of a clip's frames, with and without further images."""
-    rho = [i / 100 for i in range(101)]
-    fig, ax = figure(width=5.6, height=3.1)
-    for n, color in ((0, colors.noise), (images, colors.x)):
-        ax.plot(rho, [average_variance(16, n, r) for r in rho], color=color, label=f"16 frames + {n} images")
-    ax.plot(rho, [1 / (16 + images)] * 101, ":", color=colors.exact, label=f"{16 + images} independent images")
-    ax.set(xlabel=r"correlation $\rho$ of two frames of a clip", ylabel="variance of the average", ylim=(0, 1.02))
-    ax.legend()
-    return fig
-
-
-# ---- the network as a picture ----------------------------------------------------------------------------------------
-
-
-def draw_network(network: UNet3D, size: int = 32) -> Figure:
-    """Blocks of the U-Net at their resolutions; what each contains; skip connections as thin lines."""
-    config: dict[str, Any] = network.config
-    widths = [config["width"] * m for m in config["multipliers"]]
-    ways: dict[str, Any] = {"down": network.down, "up": network.up}
-    down = [(level, cell) for level, part in enumerate(ways["down"]) for cell in part["cells"]]
-    middle = [(len(widths) - 1, cell) for cell in network.middle]
-    up = [(len(widths) - 1 - i, cell) for i, part in enumerate(ways["up"]) for cell in part["cells"]]
-    cells = down + middle + up
-    fig, ax = figure(width=8.2, height=3.3)
-    parts = [
-        ("residual", colors.noise, "1×3×3 convolutions, λ and c"),
-        ("spatial", colors.observed, "attention over space"),
-        ("temporal", colors.eps, "attention over time"),
-    ]
-    for place, (level, cell) in enumerate(cells):
-        for row, (name, color, _) in enumerate(parts):
-            there = getattr(cell, name) is not None
-            ax.add_patch(Rectangle((place, -level - 0.25 * row), 0.72, 0.21, facecolor=color if there else "white",
-                                   edgecolor="#999999", linewidth=0.6))  # fmt: skip
-    for level, width in enumerate(widths):
-        side = size // config["patch"] // 2**level
-        ax.text(-1.1, -level - 0.12, f"{side}×{side}\n{width} channels", ha="right", va="center", fontsize=10)
-        first = next(i for i, (lev, _) in enumerate(cells) if lev == level)
-        last = max(i for i, (lev, _) in enumerate(cells) if lev == level)
-        if level + 1 < len(widths):
-            ax.plot([first + 0.8, last - 1.1], [-level - 0.15] * 2, color="#777777", linewidth=1, linestyle=":")
-    for row, (_, color, label) in enumerate(parts):
-        ax.text(len(cells) + 0.6, -0.15 - 0.4 * row, label, color=color, fontsize=10, va="center", weight="bold")
-    ax.set(xlim=(-3.4, len(cells) + 5.6), ylim=(-len(widths) + 0.2, 0.5))
-    ax.axis("off")
-    return fig
+    Its perceptron is four times as wide. divided: attention over space, then over time, instead of over all tokens.
+    """
+    if divided:
+        return 16 * width**2 + 2 * (frames + places) * width
+    return 12 * width**2 + 2 * frames * places * width
