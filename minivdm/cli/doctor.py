@@ -10,7 +10,7 @@ import re
 import sys
 
 #: Packages by what they are for, should the package's own list of requirements not be readable.
-NEEDED = ("torch", "numpy", "einops", "safetensors", "tqdm", "pillow", "pooch")
+NEEDED = ("torch", "numpy", "einops", "safetensors", "tqdm", "pillow")
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -92,17 +92,17 @@ def _data() -> tuple[list[str], bool]:
 
 
 def _weights() -> tuple[list[str], bool]:
-    from minivdm.training import checkpoints, pretrained
+    from minivdm.training import pretrained
 
-    lines, good = [], True
-    for name in pretrained.available():
-        card = pretrained.card(name)
-        try:
-            checkpoints.read_tensors(pretrained.FOLDER / f"{name}.safetensors", card["sha256"])
-            state = f"{card.get('clips', 0):,} clips seen, checksum right"
-        except (checkpoints.DamagedCheckpoint, KeyError):
-            state, good = "DAMAGED: check out minivdm/weights again, or install the package again", False
-        lines.append(f"weights   {name}: {state}")
-    if not lines:
-        lines, good = ["weights   NONE ship here: python -m minivdm train, then python -m minivdm export DIR"], False
-    return lines, good
+    wrong, names = pretrained.verify(), pretrained.available()
+    lines = [
+        f"weights   {name}: {pretrained.card(name).get('clips', 0):,} clips seen, checksum right"
+        for name in names
+        if name not in wrong
+    ]
+    for name, what in wrong.items():
+        lines.append(f"weights   {name}: DAMAGED: check out minivdm/weights again, or install the package again")
+        lines.append(f"          ({what})")
+    if not names:
+        lines.append("weights   NONE ship here: python -m minivdm train, then python -m minivdm export DIR")
+    return lines, bool(names) and not wrong

@@ -9,7 +9,7 @@ from typing import Any
 
 from minivdm.core.denoiser import Denoiser
 from minivdm.data.atomic import write_atomic, write_json
-from minivdm.training import checkpoints, monitor
+from minivdm.training import checkpoints, monitor, pretrained
 from minivdm.training.folder import RunFolderError
 from minivdm.training.recipe import Recipe
 from minivdm.training.validate import require
@@ -84,6 +84,12 @@ def export(
     }
     write_json(path.with_suffix(".json"), checkpoints.sealed(about))
     return path
+
+
+def annotate(name: str, metrics: dict[str, Any], folder: Path | None = None) -> None:
+    """Put measured figures on the card of shipped weights. folder: where these lie, by default in the package."""
+    path = (folder or pretrained.FOLDER) / f"{name}.json"
+    write_json(path, checkpoints.sealed({**pretrained.card(name, folder), "metrics": metrics}))
 
 
 def target(run: Path, folder: Path | None, name: str, ending: str, start: dict[str, Any], force: bool) -> Path:

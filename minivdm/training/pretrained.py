@@ -17,7 +17,10 @@ from minivdm.core.guards import BadArgument
 from minivdm.training import checkpoints
 from minivdm.training.recipe import Recipe
 
-FOLDER = Path(__file__).parents[1] / "weights"
+PACKAGE = Path(__file__).parents[1] / "weights"
+FOLDER = PACKAGE
+#: What ships beside the denoisers, for `measure`: no denoisers, and without a recipe.
+READERS = ("clip-encoder-32", "digit-reader-32")
 
 #: Keys of a card from before cards had a digest.
 UNSEALED = {
@@ -58,7 +61,6 @@ class TrainedDenoiser(Denoiser):
 def available(folder: Path | None = None) -> list[str]:
     """Names that `load` knows. folder, here and below: where the weights lie, by default those of the package."""
     cards = (folder or FOLDER).glob("*.json")
-    # The readers of `measure` lie in the same folder; they are no denoisers and have no configuration.
     return sorted(path.stem for path in cards if path.with_suffix(".safetensors").exists() and _is_denoiser(path))
 
 
@@ -149,7 +151,8 @@ def verify(folder: Path | None = None) -> dict[str, str]:
     """What is wrong with the weights that ship: {file: what}, empty if all is well. Reads every file of them."""
     folder = folder or FOLDER
     wrong: dict[str, str] = {}
-    names = {path.stem for path in folder.glob("*.safetensors")} | {path.stem for path in folder.glob("*.json")}
+    names = {path.stem for ending in ("json", "safetensors") for path in folder.glob(f"*.{ending}")}
+    names |= set(READERS) if folder == PACKAGE else set()
     for name in sorted(names):
         try:
             path = folder / f"{name}.json"
