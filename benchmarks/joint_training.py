@@ -81,9 +81,9 @@ def cell(name: str, clips: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     made = torch.cat(
         [
-            tasks.generate(
-                denoise, part, shape=cfg.video_shape, weight=WEIGHT, steps=STEPS, generator=generator
-            ).clamp(-1, 1)
+            tasks.generate(denoise, part, shape=cfg.video_shape, weight=WEIGHT, steps=STEPS, generator=generator).clamp(
+                -1, 1
+            )
             for part in labels.split(BATCH)
         ]
     )

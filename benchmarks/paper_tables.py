@@ -12,8 +12,8 @@ of network calls. Table 4, images joined to clips, takes training runs of its ow
 Distances are those of `minivdm.measure.frechet`, on its own small encoder: neither FID nor FVD. They are too large for
 small sets, equally in all rows of a table, because all have equally many clips. Intervals are 95 % bootstrap
 intervals over clips, about a fixed reference; row i of a bootstrap is the same draw of clips in every cell, so that
-differences are paired. Each finished cell is written to benchmarks/results/paper_N.json at once and not computed again (--again
-does); benchmarks/results/paper_N.md is what the README shows.
+differences are paired. Each finished cell is written to benchmarks/results/paper_N.json at once and not computed
+again (--again does); benchmarks/results/paper_N.md is what the README shows.
 """
 
 import os

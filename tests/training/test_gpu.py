@@ -1,0 +1,116 @@
+"""What holds on an NVIDIA GPU, and the rehearsal of `benchmarks/gpu.py`, which runs on any machine."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from minivdm.core.denoiser import Denoiser
+from minivdm.core.schedules import CosineSchedule
+from minivdm.data.moving_mnist import MovingMNIST
+from minivdm.networks.attention import attend
+from minivdm.networks.unet3d import UNet3D
+from minivdm.training import Recipe, fit, pretrained
+
+ROOT = Path(__file__).resolve().parents[2]
+needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")]
+
+
+def gpu(test):
+    for mark in needs_gpu:
+        test = mark(test)
+    return test
+
+
+@pytest.fixture
+def shipped():
+    return pretrained.load("moving-mnist-32", "cuda")
+
+
+def noisy(b: int = 2) -> torch.Tensor:
+    return torch.randn(b, 1, 16, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@gpu
+def test_the_cpu_and_the_gpu_give_the_same_estimate(shipped):
+    z = noisy()
+    on_cpu = pretrained.load("moving-mnist-32")(z, 0.5)
+    assert (shipped(z.cuda(), 0.5).cpu() - on_cpu).abs().max() < 1e-3  # TF32 and other orders of summation
+
+
+@gpu
+def test_half_precision_is_near_single(shipped):
+    z = noisy().cuda()
+    with torch.autocast("cuda", torch.bfloat16):
+        half = shipped(z, 0.5)
+    assert (half - shipped(z, 0.5)).abs().mean() < 0.02  # bf16 has 8 bits
+
+
+@gpu
+def test_attention_in_pieces_is_attention():
+    q, k, v = (torch.randn(40_000, 2, 4, 8, device="cuda") for _ in range(3))  # 80,000 rows, above the kernels' limit
+    whole = torch.softmax(q @ k.mT / 8**0.5, -1) @ v
+    assert torch.allclose(attend(q, k, v), whole, atol=2e-3)  # TF32
+
+
+@gpu
+def test_channels_last_stays_through_the_network():
+    network = UNet3D().cuda().eval()
+    formats = []
+    network.middle[0].register_forward_hook(
+        lambda module, inputs, output: formats.append(output.is_contiguous(memory_format=torch.channels_last))
+    )
+    network(noisy().cuda(), torch.zeros(2, device="cuda"))
+    assert formats == [True]
+
+
+@gpu
+def test_the_compiled_network_agrees_with_the_eager_one(shipped):
+    z, level = noisy().cuda(), torch.zeros(2, device="cuda")
+    assert torch.allclose(torch.compile(shipped.network)(z, level), shipped.network(z, level), atol=1e-2)
+
+
+@gpu
+def test_data_made_on_the_gpu_are_those_of_the_cpu():
+    cpu, cuda = (MovingMNIST(device=device).clips(range(4)).video for device in ("cpu", "cuda"))
+    assert torch.equal(cpu, cuda.cpu())
+
+
+@gpu
+def test_a_run_goes_on_on_the_other_device(tmp_path):
+    recipe = Recipe(
+        frames=4, batch=2, clips=4, warmup=2, network={"width": 8, "multipliers": [1, 2], "spatial": [False, True],
+        "temporal": [True, True], "head_channels": 8, "embedding": 16, "labels": 10, "patch": 2},
+        log_every=2, save_every=2, preview_every=10**9, milestones=(),
+    )  # fmt: skip
+    fit(recipe, tmp_path / "run", device="cuda", progress=False)
+    import dataclasses
+
+    longer = dataclasses.replace(recipe, clips=8)
+    run, _ = fit(longer, tmp_path / "run", resume=True, reconfigure=True, device="cpu", progress=False)
+    assert run.trainer.clips == 8
+
+
+@gpu
+def test_a_denoiser_moves_with_its_schedule():
+    denoiser = Denoiser(UNet3D(), CosineSchedule()).cuda()
+    assert denoiser(noisy().cuda(), torch.tensor([0.2, 0.7], device="cuda")).is_cuda
+
+
+@pytest.mark.slow
+def test_the_rehearsal_writes_what_the_run_would(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import gpu as script
+
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--minutes", "0.4", "--toy", "--out", str(tmp_path / "out")])
+    monkeypatch.setattr(script, "tests", lambda report: report.say("tests", "left out here"))
+    script.main()
+    found = json.loads((tmp_path / "out" / "table.json").read_text())
+    for name in ("moving-mnist-64", "moving-mnist-32-two"):
+        assert "error" not in found[name], found[name]
+        assert set(found[name]["rows"]) == {"without labels", "w = 0", "w = 1", "w = 2"}
+        assert (tmp_path / "out" / f"{name}.safetensors").stat().st_size < script.LARGEST
+        assert (tmp_path / "out" / f"{name}.gif").exists()
+    assert len(list((tmp_path / "out").iterdir())) <= 8
