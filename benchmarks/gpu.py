@@ -9,8 +9,8 @@ part written as soon as it is there, so that nothing is lost when the time is cu
 1. `pytest -m gpu`: bf16 against float32, CPU against GPU, attention in pieces, a run resumed on the other device;
 2. clips a second of training, memory, and the share of the rate of a bf16 matrix product measured in the same run, for
    the eager, the compiled and the graph-captured step, at three batch sizes;
-3. training, with the faster of the first two: moving-mnist-64 (two digits on 64 x 64), then moving-mnist-32-two; each from the
-   weights that ship where they ship; exported with a card, sampled, judged.
+3. training, with the faster of the first two: moving-mnist-64 (two digits on 64 x 64), then moving-mnist-32-two; each
+   from the weights that ship where they ship; exported with a card, sampled, judged.
 
 The folder holds at most 8 files: table.json, tests.txt, and for each set of weights NAME.safetensors, .json and .gif.
 """
