@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -82,7 +83,9 @@ def _data() -> tuple[list[str], bool]:
     from minivdm.data import fetch, files
 
     train, test = (len(files.load_digits(None, split).labels) for split in ("train", "test"))
-    lines = [f"data      {train:,} + {test:,} MNIST digits that ship with the package"]
+    if hashlib.sha256(files.SHIPPED.read_bytes()).hexdigest() != files.SHIPPED_SHA256:
+        return [f"data      {files.SHIPPED.name} DAMAGED: check it out again, or install the package again"], False
+    lines = [f"data      {train:,} + {test:,} MNIST digits that ship with the package, checksum right"]
     for name, (_, wanted) in fetch.SOURCES.items():
         folder = fetch.cache_folder(name)
         here = all((folder / file).exists() for file in wanted)

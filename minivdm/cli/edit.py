@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from minivdm.cli.sampling import Output, asked, grid, load, settings, shared_ste
 from minivdm.core import samplers
 from minivdm.core.observe import Downsample
 from minivdm.data import video_files
+from minivdm.data.video_files import VideoFileError
 
 
 class Start(NamedTuple):
@@ -109,21 +111,37 @@ def _begin(args: argparse.Namespace, frames: int | None = None) -> tuple[Output,
     denoise, device = load(args)
     labels = asked(args, denoise)
     if args.video:
-        start = Start(video_files.load(args.video).to(device), None, False)
-        if start.video.shape[1] != denoise.shape[0]:
-            got = f"{start.video.shape[1]} in {args.video}"
-            raise CommandLineError(f"--video: expected clips of {denoise.shape[0]} channels, as the weights, got {got}")
+        start = Start(_from_file(args, denoise).to(device), None, False)
     else:
         check_values("--count, --frames", args.count, denoise.shape[0], frames or 1, *denoise.shape[2:])
-        recipe = settings(denoise)
-        clips = recipe.make_data(max(frames or 0, denoise.shape[1]), split="test")
-        made = clips.clips(range(args.seed, args.seed + args.count))
-        start = Start(made.video.to(device), made.labels if recipe.labels else None, True)
+        recipe, window = settings(denoise), denoise.shape[1]
+        indices = range(args.seed, args.seed + args.count)
+        try:
+            clips, are_truth = recipe.make_data(max(frames or 0, window), "test").clips(indices), True
+        except VideoFileError:  # a folder whose videos are not so long
+            clips, are_truth = recipe.make_data(window, "test").clips(indices), frames is None or frames <= window
+        start = Start(clips.video.to(device), clips.labels if recipe.labels else None, are_truth)
     if labels is not None:
         start = start._replace(labels=labels.expand(len(start.video), -1))
     elif args.unconditional:
         start = start._replace(labels=None)
     return out, denoise, start
+
+
+def _from_file(args: argparse.Namespace, denoise: Any) -> Tensor:
+    """The clips of --video; those of a film are made as small as the network knows them."""
+    channels, _, height, width = denoise.shape
+    if Path(args.video).suffix.lower() == ".npy":
+        video = video_files.load(args.video)
+    else:
+        shrunk = args.space if args.command == "upscale" else 1
+        if height % shrunk:
+            raise CommandLineError(f"--space: expected a divisor of the frames' side of {height}, got {shrunk}")
+        video = video_files.load(args.video, height // shrunk, channels)
+    if video.shape[1] != channels:
+        got = f"{video.shape[1]} in {args.video}"
+        raise CommandLineError(f"--video: expected clips of {channels} channels, as the weights, got {got}")
+    return video
 
 
 def _each(

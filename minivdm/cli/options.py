@@ -126,7 +126,7 @@ def edited() -> Parser:
     add(
         "--video",
         metavar="FILE",
-        help="clips to start from, an .npy file; if not given, test clips of what the weights were trained on",
+        help="clips to start from: .npy, GIF, MP4, or a folder of pictures; if not given, the weights' own test clips",
     )
     add("--count", type=whole(1, 4096), default=4, help="how many test clips")
     add("--langevin", action="store_true", help="a Langevin correction after each step")

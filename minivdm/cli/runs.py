@@ -6,16 +6,20 @@ import argparse
 import json
 from pathlib import Path
 
+from minivdm.cli import folders
+
 
 def train(args: argparse.Namespace) -> int:
     """Train a configuration, or continue a run."""
     from minivdm import training
     from minivdm.training import distributed, folder, recipes
 
-    out = Path(args.out or f"runs/{args.config or 'moving-mnist-32'}")
+    of_folder = folders.settings(args.set)
+    named = [text.partition("=")[2] for text in of_folder if text.startswith("name=")]
+    out = Path(args.out or f"runs/{json.loads(named[0]) if named else args.config or 'moving-mnist-32'}")
     saved = folder.saved_recipe(out) if args.config is None and args.resume else None
     config = saved or recipes.get(args.config or "moving-mnist-32")
-    config = config.override(args.set + ([f"clips={args.clips}"] if args.clips is not None else []))
+    config = config.override(args.set + of_folder + ([f"clips={args.clips}"] if args.clips is not None else []))
     try:
         run, ending = training.fit(
             config,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from minivdm import tasks
+from minivdm.cli import folders
 from minivdm.cli.options import CommandLineError, check_values
 from minivdm.core import samplers
 from minivdm.core.gaussian import expand, noise_like
@@ -30,7 +31,8 @@ def sample(args: argparse.Namespace) -> int:
     labels = asked(args, denoise)
     if labels is None and not args.unconditional and classes(denoise):
         labels = drawn(denoise, args.count, args.seed)
-        words = " ".join("+".join(map(str, row.nonzero()[:, 0].tolist())) or "-" for row in labels)
+        names = classes(denoise)
+        words = " ".join("+".join(names[i] for i in row.nonzero()[:, 0].tolist()) or "none" for row in labels)
         print(f"labels drawn at random: {words}; --labels chooses, --unconditional leaves them to the network")
     generators = [torch.Generator(device).manual_seed(args.seed + i) for i in range(args.count)]
     noise = torch.cat([torch.randn(1, c, f, h, w, generator=g, device=device) for g in generators])
@@ -96,8 +98,10 @@ def settings(denoise: pretrained.TrainedDenoiser) -> Any:
 
 def classes(denoise: pretrained.TrainedDenoiser) -> list[str]:
     """Names of the labels that the network knows, their numbers unless the data has others; none if it knows none."""
-    count = int(settings(denoise).labels)
-    return list(map(str, range(count)))
+    recipe = settings(denoise)
+    if recipe.data == "folder":
+        return folders.labels(recipe.path, recipe.labels)
+    return list(map(str, range(recipe.labels)))
 
 
 def asked(args: argparse.Namespace, denoise: pretrained.TrainedDenoiser) -> Tensor | None:
@@ -120,7 +124,8 @@ def drawn(denoise: pretrained.TrainedDenoiser, count: int, seed: int) -> Tensor:
     That of clip i depends on seed + i alone.
     """
     n = len(classes(denoise))
-    digits = getattr(settings(denoise), "digits", 1)
+    recipe = settings(denoise)
+    digits = recipe.digits if recipe.data == "moving-mnist" else 1
     low, high = (digits, digits) if isinstance(digits, int) else digits
     rows = []
     for i in range(count):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 SHIPPED = Path(__file__).with_name("mnist-5000.npz")
+SHIPPED_SHA256 = "45ac59fe3fe3aff2a7a3a1f240112e45bdbdfd0e4d3af61412bbcbf432de33df"
 CANONICAL_SHAPE = (20, 10000, 64, 64)  # f b h w
 
 

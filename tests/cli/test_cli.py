@@ -12,7 +12,7 @@ from PIL import Image
 
 from minivdm import tasks
 from minivdm.cli.main import CALLS, main, parser
-from minivdm.data import writing
+from minivdm.data import files, writing
 from minivdm.training import exports, pretrained
 
 NETWORK = {"width": 8, "multipliers": [1, 2], "spatial": [False, True], "temporal": [True, True], "patch": 4,
@@ -289,6 +289,12 @@ def test_doctor_finds_damage(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
     assert main(["doctor"]) == 1
     assert "DAMAGED" in capsys.readouterr().out
+
+
+def test_doctor_finds_other_digits(monkeypatch, capsys):
+    monkeypatch.setattr(files, "SHIPPED_SHA256", "0" * 64)
+    assert main(["doctor"]) == 1
+    assert "mnist-5000.npz DAMAGED" in capsys.readouterr().out
 
 
 def test_doctor_speaks_without_torch():
