@@ -1,6 +1,7 @@
 """Worlds with a known truth, and what follows from them without sampling noise.
 
-Read in this order: worlds, propagate (the law of a sampler's output), score_matching, bound, likelihood.
+Read in this order: laws, gaussian_video, mixture, propagate (the law of a sampler's output), jacobian, score_matching,
+bound, likelihood.
 """
 
 from minivdm.exact.bound import (
@@ -16,6 +17,9 @@ from minivdm.exact.bound import (
     reconstruction_term,
     step_term,
 )
+from minivdm.exact.gaussian_video import GaussianVideo
+from minivdm.exact.jacobian import divergence, pullback
+from minivdm.exact.laws import ExactDenoiser, Law, World, wasserstein
 from minivdm.exact.likelihood import (
     exact_divergence,
     hutchinson_divergence,
@@ -23,6 +27,7 @@ from minivdm.exact.likelihood import (
     normal_log_prob,
     signs_like,
 )
+from minivdm.exact.mixture import GaussianMixture
 from minivdm.exact.propagate import Propagation, push
 from minivdm.exact.score_matching import (
     annealed_langevin,
@@ -33,7 +38,6 @@ from minivdm.exact.score_matching import (
     sliced,
     tweedie,
 )
-from minivdm.exact.worlds import ExactDenoiser, GaussianMixture, GaussianVideo, Law, World, wasserstein
 
 __all__ = [
     "Bound",
@@ -50,6 +54,7 @@ __all__ = [
     "continuous_bound",
     "denoising",
     "discrete_bound",
+    "divergence",
     "exact_divergence",
     "explicit",
     "gaussian_kl",
@@ -60,6 +65,7 @@ __all__ = [
     "nats_per_log_snr",
     "normal_log_prob",
     "prior_term",
+    "pullback",
     "push",
     "reconstruction_term",
     "signs_like",

@@ -17,8 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from minivdm.core.denoiser import Denoise
+from minivdm.core.denoiser import Denoise, schedule_of
 from minivdm.core.gaussian import diffuse, expand, noise_like, ordered
+from minivdm.core.guards import BadArgument, finite, floating, whole
 from minivdm.core.schedules import Schedule, as_time
 from minivdm.core.time_grids import as_grid
 
@@ -51,10 +52,10 @@ def gaussian_kl(mean_q: Tensor, variance_q: Tensor | float, mean_p: Tensor, vari
     (b, ...) of one shape, variances scalars or (b,). Raises ValueError unless both variances are positive.
     """
     if mean_q.shape != mean_p.shape:
-        raise ValueError(f"expected means of one shape, got {tuple(mean_q.shape)} and {tuple(mean_p.shape)}")
+        raise BadArgument(f"expected means of one shape, got {tuple(mean_q.shape)} and {tuple(mean_p.shape)}")
     variance_q, variance_p = (torch.as_tensor(v, dtype=torch.float64) for v in (variance_q, variance_p))
     if not bool((variance_q > 0).all() and (variance_p > 0).all()):
-        raise ValueError(f"expected positive variances, got {variance_q.tolist()} and {variance_p.tolist()}")
+        raise BadArgument(f"expected positive variances, got {variance_q.tolist()} and {variance_p.tolist()}")
     ratio = variance_q / variance_p
     per_value = (ratio - 1 - ratio.log()).to(mean_q)
     distance = (mean_q - mean_p).square().flatten(1).sum(1)
@@ -87,7 +88,7 @@ def step_term(
     = (1/2) (SNR(s) - SNR(t)) ||x - x_hat(z_t)||^2: both Gaussians have the same variance.
     """
     s, t = ordered(s, t)
-    schedule = denoise.schedule
+    schedule = schedule_of(denoise)
     gain = schedule.log_snr(s).exp() * -torch.expm1(schedule.log_snr(t) - schedule.log_snr(s))
     z = diffuse(x, t, schedule, noise_like(x, generator))
     error = (x - denoise(z, t)).square().flatten(1).sum(1)
@@ -99,7 +100,7 @@ def nats_per_log_snr(
 ) -> Tensor:
     """One draw of h = (1/2) SNR(t) ||x - x_hat(z_t)||^2 = (1/2) ||eps - eps_hat||^2, (b,).
 
-    The bound's diffusion part is its integral over lambda (Kingma et al. 2021, eqs 17, 18).
+    The bound's diffusion part is its integral over lambda (Kingma et al. 2021, eq 17).
     """
     t = as_time(t)
     z = diffuse(x, t, denoise.schedule, noise_like(x, generator))
@@ -112,7 +113,7 @@ def nats_per_log_snr(
 
 def by_time(u: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
     """Uniform in t: 1 / p(lambda) = -dlambda/dt, the schedule's own."""
-    span = 1 - schedule.t_min
+    span = schedule.t_max - schedule.t_min
     t = schedule.t_min + span * u
     return t, span * (schedule.diffusion(t) / schedule.sigma(t)) ** 2  # g^2 = -sigma^2 dlambda/dt
 
@@ -120,7 +121,7 @@ def by_time(u: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
 def by_log_snr(u: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
     """Uniform in lambda: the same for every schedule with the same ends."""
     high, low = _ends(schedule)
-    t = schedule.time(high - u * (high - low)).clamp(schedule.t_min, 1)
+    t = schedule.time(high - u * (high - low)).clamp(schedule.t_min, schedule.t_max)
     return t, torch.full_like(t, high - low)
 
 
@@ -133,8 +134,8 @@ class ByImportance:
     """
 
     def __init__(self, denoise: Denoise, x: Tensor, bins: int = 32, generator: torch.Generator | None = None) -> None:
-        if bins < 1:
-            raise ValueError(f"expected at least one bin, got {bins}")
+        whole("bins", bins, most=100_000)
+        _check_data(x)
         high, low = _ends(denoise.schedule)
         self.edges = torch.linspace(low, high, bins + 1, dtype=torch.float64)
         centres = (self.edges[1:] + self.edges[:-1]) / 2
@@ -149,12 +150,12 @@ class ByImportance:
         part = torch.searchsorted(cumulative, u.contiguous()).clamp(1, len(self.mass)) - 1
         width = self.edges[1] - self.edges[0]
         log_snr = self.edges[part] + width * (u - cumulative[part]) / self.mass[part]
-        return schedule.time(log_snr).clamp(schedule.t_min, 1), width / self.mass[part]
+        return schedule.time(log_snr).clamp(schedule.t_min, schedule.t_max), width / self.mass[part]
 
 
 def _ends(schedule: Schedule) -> tuple[float, float]:
     """lambda at the clean and at the noisy end."""
-    return float(schedule.log_snr(schedule.t_min)), float(schedule.log_snr(1.0))
+    return float(schedule.log_snr(schedule.t_min)), float(schedule.log_snr(schedule.t_max))
 
 
 # ---- the bound ---------------------------------------------------------------------------------------------
@@ -172,10 +173,10 @@ def discrete_bound(
 
     x: clean data (b, ...). Every step is evaluated `draws` times, so this costs steps * draws calls of the denoiser.
     """
-    _at_least_two(draws)
-    if steps < 1:
-        raise ValueError(f"expected at least one step, got {steps}")
-    schedule = denoise.schedule
+    whole("draws", draws, least=2, most=1_000_000)  # two, to tell the standard error
+    whole("steps", steps, most=1_000_000)
+    _check_data(x)
+    schedule = schedule_of(denoise)
     grid = as_grid(torch.linspace(1, schedule.t_min, steps + 1, dtype=torch.float64))
     pairs = list(zip(grid[:-1], grid[1:], strict=True))
     total = [sum(step_term(denoise, x, s, t, generator) for t, s in pairs) for _ in range(draws)]
@@ -196,7 +197,9 @@ def continuous_bound(
     x: clean data (b, ...). Each sample gets `draws` times, placed by `times`, one in each of as many equal parts of
     [0, 1] where `stratified`. Without bias for every `times`; its variance is theirs.
     """
-    _at_least_two(draws)
+    whole("draws", draws, least=2, most=1_000_000)  # two, to tell the standard error
+    _check_data(x)
+    schedule_of(denoise)
     device = x.device if generator is None else generator.device
     u = torch.rand(draws, len(x), generator=generator, device=device).cpu().double()
     if stratified:
@@ -216,6 +219,8 @@ def _assemble(values: Tensor, x: Tensor, schedule: Schedule) -> Bound:
     return Bound(prior + diffusion + reconstruction, error, prior, diffusion, reconstruction)
 
 
-def _at_least_two(draws: int) -> None:
-    if draws < 2:
-        raise ValueError(f"expected at least two draws, to tell the standard error, got {draws}")
+def _check_data(x: Tensor) -> None:
+    """Data that a bound can be computed of: SNRs of e^20 leave half precision no digit."""
+    if finite("x", floating("x", x)).ndim < 2 or x.numel() == 0 or x.dtype in (torch.float16, torch.bfloat16):
+        got = f"{x.dtype} of shape {tuple(x.shape)}"
+        raise BadArgument(f"x: expected data (b, ...) in float32 or float64, none of them empty, got {got}")

@@ -12,59 +12,48 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from minivdm.core.denoiser import Denoise
+from minivdm.core.denoiser import Denoise, schedule_of
 from minivdm.core.gaussian import expand
+from minivdm.core.guards import BadArgument, finite, floating, real, whole
 from minivdm.core.ode import velocity
 from minivdm.core.time_grids import Grid, times_of, uniform_in_t
+from minivdm.exact.jacobian import Field, divergence
 
-Divergence = Callable[[Callable[[Tensor], Tensor], Tensor], tuple[Tensor, Tensor]]
+Divergence = Callable[[Field, Tensor], tuple[Tensor, Tensor]]
 
 
-def exact_divergence(field: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    """field(z), and its Jacobian's trace per sample (b,) by one backward pass for every value."""
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        value = field(z)
-        flat = value.flatten(1)
-        trace = torch.zeros(len(z), dtype=z.dtype, device=z.device)
-        for i in range(flat.shape[1]):
-            (row,) = torch.autograd.grad(flat[:, i].sum(), z, retain_graph=True)
-            trace = trace + row.flatten(1)[:, i]
-    return value.detach(), trace
+def exact_divergence(field: Field, z: Tensor) -> tuple[Tensor, Tensor]:
+    """field(z), and its Jacobian's trace per sample (b,), by one backward pass for every value."""
+    value, trace = divergence(field, z)
+    return value.detach(), trace.detach()
 
 
 def hutchinson_divergence(probes: Tensor) -> Divergence:
-    """field(z) and an unbiased estimate of the trace, E[e^T J e] over signs e.
+    """field(z) and an unbiased estimate of the trace, E[e^T J e] over signs e (Hutchinson 1990; Grathwohl et al. 2019).
 
-    Hutchinson 1990; Grathwohl et al. 2019.
-
-    probes: (k, *z.shape) of random +1 and -1, one backward pass each. They are kept for the whole path, so
-    that the solver follows one smooth function.
+    probes: (k, *z.shape) of random +1 and -1, one backward pass each. They are kept for the whole path, so that the
+    solver follows one smooth function.
     """
 
-    def divergence(field: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            value = field(z)
-            trace = torch.zeros(len(z), dtype=z.dtype, device=z.device)
-            for e in probes:
-                (product,) = torch.autograd.grad((value * e).sum(), z, retain_graph=True)
-                trace = trace + (product * e).flatten(1).sum(1) / len(probes)
-        return value.detach(), trace
+    def estimate(field: Field, z: Tensor) -> tuple[Tensor, Tensor]:
+        value, trace = divergence(field, z, probes)
+        return value.detach(), trace.detach()
 
-    return divergence
+    return estimate
 
 
 def signs_like(z: Tensor, probes: int, generator: torch.Generator | None = None) -> Tensor:
     """(probes, *z.shape) of independent +1 and -1."""
+    whole("probes", probes)
     device = z.device if generator is None else generator.device
     bits = torch.randint(0, 2, (probes, *z.shape), generator=generator, device=device)
     return (2 * bits - 1).to(z)
 
 
 def normal_log_prob(z: Tensor, std: Tensor | float = 1.0) -> Tensor:
-    """log N(z; 0, std^2 I) per sample, (b,)."""
-    z = z.flatten(1) / torch.as_tensor(std).to(z)
+    """log N(z; 0, std^2 I) per sample, (b,). std: positive, a number or 0-d."""
+    real("std", std, least=0, above=True)
+    z = floating("z", z).flatten(1) / torch.as_tensor(std).to(z)
     return -(z**2).sum(1) / 2 - z.shape[1] * (math.log(2 * math.pi) / 2 + torch.as_tensor(std).log().to(z))
 
 
@@ -76,26 +65,26 @@ def log_likelihood(
     probes: int = 0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """log p(x) in nats, (b,), by the instantaneous change of variables.
+    """log p(x) in nats, (b,), by the instantaneous change of variables (Chen et al. 2018; Song et al. 2021, eq 39).
 
-    Chen et al. 2018; Song et al. 2021, eq 39:
+    log p_0(z_0) = log p_1(z_1) + the integral over t of div(dz/dt), by Heun's method from t_min to the grid's first
+    time, 1 unless it starts below. The prior there is N(0, prior_std^2 I) of the schedule.
 
-    log p_0(z_0) = log p_1(z_1) + the integral over t of div(dz/dt), by Heun's method from t_min to 1. The prior
-    p_1 is N(0, prior_std^2 I) of the schedule.
-
-    steps, grid: as in `sample`. probes: 0 for the exact trace, else the number of Hutchinson's random signs.
+    x: (b, ...), floating-point and finite. steps, grid: as in `sample`; a grid of times says its own number of steps.
+    probes: 0 for the exact trace, else the number of Hutchinson's random signs.
     """
-    schedule = denoise.schedule
-    if probes < 0:
-        raise ValueError(f"expected probes >= 0, got {probes}")
+    schedule = schedule_of(denoise)
+    whole("probes", probes, least=0)
+    if finite("x", floating("x", x)).ndim == 0 or x.numel() == 0:
+        raise BadArgument(f"x: expected data with a batch first, none of them empty, got shape {tuple(x.shape)}")
     times = times_of(grid, steps if callable(grid) else None, schedule).flip(0).clamp(min=schedule.t_min)
-    divergence = hutchinson_divergence(signs_like(x, probes, generator)) if probes else exact_divergence
+    trace = hutchinson_divergence(signs_like(x, probes, generator)) if probes else exact_divergence
 
     z, change = x, torch.zeros(len(x), dtype=x.dtype, device=x.device)
     for s, t in zip(times[:-1], times[1:], strict=True):
         dt = expand(t - s, z)
-        start, start_trace = divergence(lambda z, s=s: velocity(denoise, z, s), z)  # type: ignore[misc]
-        end, end_trace = divergence(lambda z, t=t: velocity(denoise, z, t), z + dt * start)  # type: ignore[misc]
+        start, start_trace = trace(lambda z, s=s: velocity(denoise, z, s), z)  # type: ignore[misc]
+        end, end_trace = trace(lambda z, t=t: velocity(denoise, z, t), z + dt * start)  # type: ignore[misc]
         z = z + dt * (start + end) / 2
         change = change + dt * (start_trace + end_trace) / 2
-    return normal_log_prob(z, schedule.prior_std()) + change
+    return normal_log_prob(z, schedule.prior_std(times[-1])) + change

@@ -19,7 +19,8 @@ from minivdm.core.gaussian import Gaussian
 from minivdm.core.samplers import ancestral_law
 from minivdm.core.schedules import Schedule
 from minivdm.core.time_grids import Grid, times_of, uniform_in_t
-from minivdm.exact.worlds import GaussianVideo, Law
+from minivdm.exact.gaussian_video import GaussianVideo
+from minivdm.exact.laws import Law
 
 
 def push(law: Law, affine: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Law:

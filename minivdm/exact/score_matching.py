@@ -7,12 +7,15 @@ summed over the sample's values, whose mean over q is, up to a constant that doe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from minivdm.core.gaussian import expand, noise_like, x_from_score
+from minivdm.core.gaussian import expand, noise_like, same_shape, x_from_score
+from minivdm.core.guards import BadArgument, finite, floating, real, whole
+from minivdm.exact.jacobian import divergence
 from minivdm.exact.likelihood import signs_like
 
 Score = Callable[[Tensor], Tensor]
@@ -24,22 +27,21 @@ def _sum(values: Tensor) -> Tensor:
 
 def explicit(score: Score, z: Tensor, true_score: Tensor) -> Tensor:
     """(1/2) ||s(z) - grad log q(z)||^2, which needs the answer (Hyvärinen 2005, eq 2)."""
-    return _sum((score(z) - true_score) ** 2) / 2
+    same_shape(z, true_score, "the true score")
+    value = score(floating("z", z))
+    same_shape(z, value, "the score")
+    return _sum((value - true_score) ** 2) / 2
 
 
 def implicit(score: Score, z: Tensor) -> Tensor:
     """tr(grad s(z)) + (1/2) ||s(z)||^2: the same by parts, without the answer (Hyvärinen 2005, theorem 1).
 
-    Differentiable in the score's parameters. It holds where q s vanishes at infinity, and costs a backward
-    pass a value.
+    Differentiable in the score's parameters, also where gradients are off. It holds where q s vanishes at infinity,
+    and costs a backward pass a value.
     """
-    z = z.detach().requires_grad_()
-    value = score(z)
-    trace = torch.zeros(len(z), dtype=z.dtype, device=z.device)
-    for i in range(z[0].numel()):
-        (row,) = torch.autograd.grad(value.flatten(1)[:, i].sum(), z, create_graph=True)
-        trace = trace + row.flatten(1)[:, i]
-    return trace + _sum(value**2) / 2
+    with torch.inference_mode(False), torch.enable_grad():
+        value, trace = divergence(score, z)
+        return trace + _sum(value**2) / 2
 
 
 def sliced(
@@ -49,21 +51,15 @@ def sliced(
     variance_reduction: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """e^T grad s(z) e + (1/2) ||s(z)||^2 over random signs e: one backward pass a probe.
-
-    Song et al. 2019, eqs 7, 8.
+    """e^T grad s(z) e + (1/2) ||s(z)||^2 over random signs e: one backward pass a probe (Song et al. 2019, eqs 7, 8).
 
     Without `variance_reduction` the second term is (1/2) (e^T s)^2, equal to it on average.
     """
-    z = z.detach().requires_grad_()
-    value = score(z)
-    total = torch.zeros(len(z), dtype=z.dtype, device=z.device)
-    for e in signs_like(z, probes, generator):
-        along = _sum(value * e)
-        (product,) = torch.autograd.grad(along.sum(), z, create_graph=True)
-        size = _sum(value**2) if variance_reduction else along**2
-        total = total + _sum(product * e) + size / 2
-    return total / probes
+    with torch.inference_mode(False), torch.enable_grad():
+        signs = signs_like(floating("z", z), probes, generator)
+        value, trace = divergence(score, z, signs)
+        size = _sum(value**2) if variance_reduction else torch.stack([_sum(value * e) ** 2 for e in signs]).mean(0)
+        return trace + size / 2
 
 
 def denoising(
@@ -79,8 +75,9 @@ def denoising(
     Minimised by the score of the noisy z, not of x. Raises ValueError unless sigma > 0.
     """
     if not bool((torch.as_tensor(sigma) > 0).all()):
-        raise ValueError(f"expected sigma > 0, got {sigma}")
+        raise BadArgument(f"sigma: expected sigma > 0, got {sigma}")
     noise = noise_like(x, generator) if noise is None else noise
+    same_shape(x, noise, "noise")
     alpha, sigma = expand(alpha, x), expand(sigma, x)
     z = alpha * x + sigma * noise
     return _sum((score(z) + noise / sigma) ** 2) / 2  # (z - alpha x) / sigma^2 = eps / sigma
@@ -93,8 +90,9 @@ def tweedie(z: Tensor, score: Tensor, sigma: Tensor | float, alpha: Tensor | flo
 
 def geometric_ladder(sigma_max: float, sigma_min: float, levels: int) -> Tensor:
     """Noise levels (levels,) with one ratio between neighbours, largest first (Song & Ermon 2019)."""
-    if not (0 < sigma_min < sigma_max and levels >= 2):
-        raise ValueError(f"expected 0 < sigma_min < sigma_max and 2 levels, got {sigma_min}, {sigma_max}, {levels}")
+    if not 0 < sigma_min < sigma_max < math.inf:
+        raise BadArgument(f"expected 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+    whole("levels", levels, least=2, most=1_000_000)
     return sigma_max * (sigma_min / sigma_max) ** torch.linspace(0, 1, levels, dtype=torch.float64)
 
 
@@ -113,8 +111,12 @@ def annealed_langevin(
     sigma_last^2.
     score: (z, sigma 0-d) -> like z. sigmas: (levels,), strictly decreasing.
     """
-    if sigmas.ndim != 1 or not bool((sigmas[1:] < sigmas[:-1]).all()) or not bool((sigmas > 0).all()):
-        raise ValueError(f"expected positive, strictly decreasing sigmas, got {sigmas.tolist()}")
+    sigmas = floating("sigmas", sigmas)
+    if sigmas.ndim != 1 or len(sigmas) == 0 or not bool((sigmas[1:] < sigmas[:-1]).all() and (sigmas > 0).all()):
+        raise BadArgument(f"sigmas: expected positive, strictly decreasing ones, got {sigmas.tolist()}")
+    finite("z", floating("z", z))
+    whole("steps", steps, most=1_000_000)
+    real("step_size", step_size, least=0, above=True)
     for sigma in sigmas:
         a = step_size * float(sigma / sigmas[-1]) ** 2
         for _ in range(steps):

@@ -65,7 +65,8 @@ class Block(nn.Module):
         self.temporal = TemporalAttention(width, head_channels) if temporal else None
 
     def forward(self, x: Tensor, emb: Tensor, frames: int, mask: Tensor | None) -> Tensor:
-        if not self.training and torch.is_grad_enabled() and x.requires_grad:
+        transformed = torch._C._are_functorch_transforms_active()  # torch.func cannot compute again
+        if not self.training and torch.is_grad_enabled() and x.requires_grad and not transformed:
             # Reconstruction guidance differentiates a sampling step with respect to z. Computing each cell again on
             # the way back keeps that at about twice the memory of a plain step, instead of nine times.
             return checkpoint(self.compute, x, emb, frames, mask, use_reentrant=False, preserve_rng_state=False)

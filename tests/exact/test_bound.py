@@ -311,9 +311,9 @@ def test_bad_input_is_named() -> None:
         bound.gaussian_kl(x, 1.0, x[:1], 1.0)
     with pytest.raises(ValueError, match="s < t"):
         bound.step_term(denoise, x, 0.5, 0.5)
-    with pytest.raises(ValueError, match="at least one step"):
+    with pytest.raises(ValueError, match="steps: expected"):
         bound.discrete_bound(denoise, x, 0)
-    with pytest.raises(ValueError, match="at least two draws"):
+    with pytest.raises(ValueError, match="draws: expected 2 to"):
         bound.continuous_bound(denoise, x, 1)
-    with pytest.raises(ValueError, match="at least one bin"):
+    with pytest.raises(ValueError, match="bins: expected"):
         bound.ByImportance(denoise, x, bins=0)

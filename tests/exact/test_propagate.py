@@ -119,7 +119,7 @@ def test_a_mean_is_carried_along():
 
 def test_bad_input_is_named():
     world = Propagation(VIDEO, SCHEDULE, CONDITIONS["exact"], OBSERVED)
-    with pytest.raises(ValueError, match="at least one step"):
+    with pytest.raises(ValueError, match="steps: expected"):
         world.run()
     with pytest.raises(ValueError, match="decreasing"):
         world.run(grid=[0.0, 1.0])

@@ -15,7 +15,7 @@ from minivdm.core.guidance import reconstruction
 from minivdm.core.samplers import langevin_law
 from minivdm.core.schedules import CosineSchedule
 from minivdm.course.notebook.style import colors, figure
-from minivdm.exact.worlds import GaussianMixture, GaussianVideo, Law
+from minivdm.exact import GaussianMixture, GaussianVideo, Law
 from minivdm.exact.propagate import Propagation
 
 OBSERVED = 4

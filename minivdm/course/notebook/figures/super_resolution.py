@@ -20,7 +20,7 @@ from minivdm.core.observe import Downsample
 from minivdm.core.schedules import CosineSchedule, Schedule
 from minivdm.core.time_grids import times_of, uniform_in_t
 from minivdm.course.notebook.style import colors, figure, image
-from minivdm.exact.worlds import GaussianVideo, Law
+from minivdm.exact import GaussianVideo, Law
 from minivdm.exact.propagate import push
 
 Observe = Callable[[Tensor], Tensor]
