@@ -42,7 +42,7 @@ def schedule_of(denoise: Any) -> Schedule:
 class Conditional(Denoise, Protocol):
     """A denoiser that takes conditions: `given(labels)`, or others by name, is (z, t) -> x_hat; `given(None)`: none."""
 
-    def given(self, labels: Tensor | None = None) -> Denoise: ...
+    def given(self, labels: Tensor | None = None, **conditions: Any) -> Denoise: ...
 
 
 class Loss(NamedTuple):

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument
+from minivdm.core.guards import BadArgument, BadType
 from minivdm.core.schedules import Schedule
 
 
@@ -42,8 +42,10 @@ class ExactDenoiser:
     def __call__(self, z: Tensor, t: Tensor | float) -> Tensor:
         return self.world.posterior_mean(z, self.schedule.alpha(t), self.schedule.sigma(t), self.labels)
 
-    def given(self, labels: Tensor | None) -> ExactDenoiser:
+    def given(self, labels: Tensor | None = None, **conditions: Tensor | None) -> ExactDenoiser:
         """The denoiser of p(x | labels), (b or 1, components) multi-hot; None or a zero row: no condition."""
+        if others := [name for name, value in conditions.items() if value is not None]:
+            raise BadType(f"conditions: this world takes labels; got {', '.join(others)}")
         return ExactDenoiser(self.world, self.schedule, labels)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,32 +28,24 @@ def multi_hot(digits: Sequence[int], n: int = 10) -> Tensor:
 def guided(denoise: Denoise, labels: Tensor | None, weight: float, **conditions: Tensor) -> Denoise:
     """The denoiser to sample with: conditional, unconditional, or guided with `weight` (VDM eq 6; 0 = no guidance).
 
-    A network with self-conditioning is handed its own last estimate at every call. conditions: others than labels, by
-    name. Guidance goes from none of them to all; for a subset, guide with
-    `minivdm.core.classifier_free` and hand in the result.
+    conditions: others than labels, by name. Guidance goes from none of them to all; for a subset, guide with
+    `minivdm.core.classifier_free` and hand in the result. A network made for it is handed its own last estimate.
     """
-    schedule_of(denoise)
+    schedule = schedule_of(denoise)
     real("weight", weight, least=0)
-    if labels is None and not conditions:
-        if weight:
-            raise BadArgument(f"weight: guidance needs labels; expected weight 0 without them, got {weight}")
-        if not isinstance(denoise, Conditional):
-            return denoise
-    elif not isinstance(denoise, Conditional):
-        raise BadType("labels: expected a denoiser that takes them by .given(labels), got one that is bound already")
-    if takes_estimate(denoise):
-        return SelfConditioned(lambda x_hat: _guided(denoise, labels, weight, x_hat, conditions), denoise.schedule)
-    return _guided(denoise, labels, weight, None, conditions)
+    wanted = {name: value for name, value in {"labels": labels, **conditions}.items() if value is not None}
+    if weight and not wanted:
+        raise BadArgument(f"weight: guidance needs labels; expected weight 0 without them, got {weight}")
+    if not isinstance(denoise, Conditional):
+        if wanted:
+            raise BadType(
+                "labels: expected a denoiser that takes them by .given(labels), got one that is bound already"
+            )
+        return denoise
 
+    def of(estimate: Tensor | None) -> Denoise:
+        own = {} if estimate is None else {"estimate": estimate}
+        asked = denoise.given(**{"labels": None, **wanted, **own})
+        return asked if weight == 0 else classifier_free(asked, denoise.given(None, **own), weight)
 
-def _guided(
-    denoise: Conditional,
-    labels: Tensor | None,
-    weight: float,
-    estimate: Tensor | None,
-    conditions: Mapping[str, Tensor],
-) -> Denoise:
-    """As `guided`, with the network's last estimate, or None, as a condition of both branches."""
-    again = {} if estimate is None else {"estimate": estimate}
-    asked = denoise.given(labels, **conditions, **again)
-    return asked if weight == 0 else classifier_free(asked, denoise.given(None, **again), weight)
+    return SelfConditioned(of, schedule) if takes_estimate(denoise) else of(None)

@@ -405,3 +405,26 @@ def test_labels_need_a_denoiser_that_takes_them():
     _, denoise = watching()
     with pytest.raises(TypeError, match="bound already"):
         tasks.extend(denoise.given(None), VIDEO, 8, window=8, labels=torch.zeros(1, 2))
+
+
+# ---- self-conditioning --------------------------------------------------------------------------------------------
+
+
+def test_a_network_made_for_it_is_handed_its_last_estimate(generator):
+    class Sees(nn.Module):
+        config = {"self_conditioning": True}
+        zero_is_absent = ("labels", "estimate")
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(()))
+            self.estimates = []
+
+        def forward(self, z, log_snr, labels=None, frame_mask=None, estimate=None):
+            self.estimates.append(estimate)
+            return 0 * z + 0.25 + (0 if estimate is None else 0.5 * estimate) + self.weight
+
+    network = Sees()
+    made = tasks.generate(Denoiser(network, SCHEDULE, "x"), torch.eye(2)[:1], weight=1.0, shape=SHAPE, steps=3)
+    assert [seen is None for seen in network.estimates] == [True, False, False]
+    torch.testing.assert_close(made, torch.full((1, *SHAPE), 0.25 + 0.5 * (0.25 + 0.5 * 0.25)))
