@@ -12,7 +12,7 @@ PIP_ARGS ?=
 JOBS ?= 2
 ARGS ?=
 LESSONS ?= lessons/*.ipynb
-ASSIGNMENTS ?= $(notdir $(wildcard solutions/[0-9]*))
+ASSIGNMENTS ?= $(notdir $(wildcard solutions/[0-9]* solutions/capstone))
 
 # Relative paths and `python -m` only: the folder may have spaces in its name.
 PY = .venv/bin/python
@@ -26,7 +26,7 @@ NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 # The notebooks come first: they take longest.
 SUITE = $(wildcard lessons solutions tests)
 
-.PHONY: help setup lab test lessons exercises students train bench picture tables lint clean
+.PHONY: help setup lab test lessons exercises students train bench picture tables bare pins lint clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -41,7 +41,7 @@ setup: .venv/.ready  ## make .venv with the pinned versions (again only when the
 	  echo "$(PYTHON) comes without its venv module. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(PY) -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
 	$(PIP) install --quiet --upgrade pip
-	$(PIP) install --quiet --constraint constraints.txt $(PIP_ARGS) "$(TORCH)" --editable '.[dev]'
+	$(PIP) install --quiet --constraint constraints.txt $(PIP_ARGS) "$(TORCH)" --editable '.[course,data,dev]'
 	@touch $@
 
 lab: setup  ## open JupyterLab on the first lesson
@@ -54,17 +54,22 @@ lessons: setup  ## execute the lessons again, in place
 	$(SMALL) $(PY) -m minivdm.course.notebook.execute $(LESSONS) $(ARGS)
 
 exercises: setup  ## make the students' notebooks of the solutions
+	@test -d solutions || { echo "This is a student's copy: exercises/ is what you write in."; exit 1; }
 	for name in $(ASSIGNMENTS); do $(PY) -m nbgrader generate_assignment $$name --force --no-db || exit 1; done
 	$(PY) .ci/guide.py
 
-# Tests and results stay out with the solutions: some of them contain answers.
-students: setup  ## pack what students get, everything but the solutions, into dist/minivdm-students.zip
-	mkdir -p dist
-	git archive --format=zip --prefix=minivdm/ --output=dist/minivdm-students.zip HEAD -- \
-	  . ':!solutions' ':!tests' ':!nbgrader_config.py' ':!.ci'
+students: setup  ## pack what students get, everything but solutions and tests, into dist/minivdm-students.zip
+	@test -d solutions || { echo "This is a student's copy: the instructor's has solutions/."; exit 1; }
+	$(PY) .ci/students.py $(ARGS)
 
 train: setup  ## train on Moving-MNIST, on the GPU if there is one
 	OMP_WAIT_POLICY=passive $(PY) -m minivdm train $(ARGS)
+
+weights: setup  ## make all weights that ship, one recipe after the other; called again, it goes on where it stopped
+	OMP_WAIT_POLICY=passive $(PY) -m minivdm recipes --make $(ARGS)
+
+attack: setup  ## kill, damage and starve a training, and see that it goes on as if undisturbed
+	$(SMALL) $(PY) benchmarks/attack.py $(ARGS)
 
 bench: .venv/.bench  ## measure speed and memory against another package; writes the README's table
 	OMP_WAIT_POLICY=passive $(PY) benchmarks/throughput.py $(ARGS)
@@ -80,6 +85,15 @@ tables: setup  ## put the measured tables into the README
 	$(PIP) install --quiet --constraint constraints.txt $(PIP_ARGS) "$(TORCH)" --editable '.[bench]'
 	$(PIP) install --quiet --no-deps $(PIP_ARGS) $(PEER)
 	@touch $@
+
+# With no extra: what sampling and training need must be enough.
+bare: constraints.txt  ## install the six packages alone, into build/bare, and make a clip with them
+	$(PYTHON) -m venv --clear build/bare
+	build/bare/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt $(PIP_ARGS) "$(TORCH)" .
+	cd build && $(SMALL) bare/bin/python -I ../.ci/bare.py
+
+pins: setup  ## write constraints.txt anew (ARGS=--upgrade for the newest versions)
+	$(PY) .ci/pins.py $(ARGS)
 
 lint: setup  ## ruff and mypy
 	$(PY) -m ruff check .

@@ -122,17 +122,27 @@ class Run:
     # --- looking at it ------------------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Held-out errors into metrics.jsonl, samples into previews/. Training goes on as if nobody had looked, also
+        """Samples into previews/, held-out errors into metrics.jsonl. Training goes on as if nobody had looked, also
         where looking fails: it is no reason to lose a run."""
-        trainer = self.trainer
-        try:
-            data = trainer.config.make_data(split="test", device=trainer.device)
-            errors = monitor.held_out(trainer.ema_denoiser, data)
-            monitor.append(self.metrics, {"kind": "held_out", "clips": trainer.clips, **errors})
-            picture = self.folder / "previews" / f"clips-{trainer.clips:09d}.png"
-            monitor.preview(trainer.config, trainer.ema_denoiser, data, picture)
-        except Exception as error:
-            self.say(f"no preview at {trainer.clips:,} clips, training goes on: {type(error).__name__}: {error}")
+        trainer, clips = self.trainer, self.trainer.clips
+        picture = self.folder / "previews" / f"clips-{clips:09d}.png"
+
+        def show() -> None:
+            monitor.preview(trainer.config, trainer.ema_denoiser, self.test_data(), picture)
+
+        def measure() -> None:  # last: its row says that the look was taken
+            errors = monitor.held_out(trainer.ema_denoiser, self.test_data())
+            monitor.append(self.metrics, {"kind": "held_out", "clips": clips, **errors})
+
+        for what, part in {"preview": show, "held-out errors": measure}.items():
+            try:
+                part()
+            except Exception as error:
+                self.say(f"no {what} at {clips:,} clips, training goes on: {type(error).__name__}: {error}")
+
+    def test_data(self) -> Any:
+        """The clips of the test split."""
+        return self.trainer.config.make_data(split="test", device=self.trainer.device)
 
     def looked(self) -> bool:
         """Whether metrics.jsonl has the held-out errors of this moment."""

@@ -50,7 +50,7 @@ def test_first_steps_are_those_of_the_trainer():
     assert losses == pytest.approx(seen, abs=2e-5)  # six decimals are written; the fused step rounds differently
     # The weights' averages give the same answers; single weights without influence may drift apart under Adam.
     z = torch.randn(2, 1, 2, 16, 16, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(denoiser(z, 0.5), trainer.ema_denoiser(z, 0.5), rtol=0, atol=1e-4)
+    torch.testing.assert_close(denoiser(z, 0.5), trainer.ema_denoiser(z, 0.5), rtol=0, atol=2e-3)
 
 
 def test_the_loop_leaves_the_global_seed_alone():
