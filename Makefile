@@ -26,7 +26,7 @@ NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 # The notebooks come first: they take longest.
 SUITE = $(wildcard lessons solutions tests)
 
-.PHONY: help setup lab test lessons exercises students train bench picture tables bare pins lint clean
+.PHONY: help setup lab test lessons exercises students train weights attack bench picture tables bare pins lint clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list

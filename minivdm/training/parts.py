@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from minivdm.core.schedules import CosineSchedule, FlowSchedule, Schedule
 from minivdm.data.moving_mnist import MovingMNIST
@@ -138,47 +138,28 @@ def make_schedule(name: str, low: float, high: float, shift: float) -> Schedule:
     return schedule
 
 
-def check_network(arguments: dict[str, Any], frames: int, size: int, conditions: tuple[str, ...]) -> None:
-    """Raise RecipeError for arguments with which there is no network, or none for such clips and conditions.
+def check_network(arguments: dict[str, Any], frames: int, size: int) -> None:
+    """Raise RecipeError for arguments with which there is no network, or none for clips of such a size.
 
-    The network is built and called without memory or arithmetic (on the "meta" device).
+    The network is built without memory or arithmetic (on the "meta" device) and looks at the shape of a clip.
     """
-    _dry_run(json.dumps(arguments, sort_keys=True), frames, size, conditions)
+    _checked(json.dumps(arguments, sort_keys=True), frames, size)
 
 
 @lru_cache(maxsize=256)
-def _dry_run(text: str, frames: int, size: int, conditions: tuple[str, ...]) -> None:
+def _checked(text: str, frames: int, size: int) -> None:
     arguments = json.loads(text)
     for key, value in arguments.items():
         numbers = value if isinstance(value, list) else [value]
-        require(
-            all(not isinstance(n, int) or 0 <= n <= 1 << 16 for n in numbers), f"network.{key}", "0 to 65,536", value
-        )
+        small = all(not isinstance(n, int) or 0 <= n <= 1 << 16 for n in numbers)
+        require(small, f"network.{key}", "0 to 65,536", value)
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             network = UNet3D(**arguments)
-            count = sum(p.numel() for p in network.parameters())
-            require(count <= LARGEST_NETWORK, "network", f"at most {LARGEST_NETWORK:,} parameters", count)
             clip = torch.empty(2, arguments.get("channels", 1), frames, size, size)
-            given: dict[str, Tensor] = {}
-            if "labels" in conditions:
-                given["labels"] = torch.empty(2, arguments.get("labels", 10))
-            if "estimate" in conditions:
-                given["estimate"] = torch.empty_like(clip)
-            with torch.no_grad():
-                out = network(clip, torch.empty(2), **given)
-            require(
-                out.shape == clip.shape, "network", f"an output like its input {tuple(clip.shape)}", tuple(out.shape)
-            )
-    except RecipeError:
-        raise
+            network.check(clip, torch.empty(2), None)
     except Exception as error:  # whatever a network raises for arguments that make none
-        what = f"for clips of {frames} frames of {size} x {size} pixels"
+        what = f"for clips of {frames} frames of {size}x{size} pixels"
         raise RecipeError(f"network: {type(error).__name__}: {error} ({what}, network={arguments})") from error
-
-
-def bare(network: nn.Module) -> nn.Module:
-    """The network inside what wraps it: torch.compile, DistributedDataParallel."""
-    while hasattr(network, "module") or hasattr(network, "_orig_mod"):
-        network = getattr(network, "module", None) or network._orig_mod  # type: ignore[assignment]
-    return network
+    count = sum(p.numel() for p in network.parameters())
+    require(count <= LARGEST_NETWORK, "network", f"at most {LARGEST_NETWORK:,} parameters", count)

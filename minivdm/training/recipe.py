@@ -138,9 +138,8 @@ class Recipe:
         for name, share in self.conditions.items():
             known("condition", name, parts.CONDITIONS)
             between(f"conditions.{name}", share, 0, 1)
-        given = (*self.conditions, *(("estimate",) if self.self_conditioning else ()))
         labels, wanted = self.labels, parts.DATA[self.data].labels
-        if "labels" in given:
+        if "labels" in self.conditions:
             fitting = labels == wanted if wanted is not None else labels > 0
             require(fitting, "network.labels", f"{wanted or 'a number'}, as conditions has labels", labels)
         else:
@@ -148,7 +147,7 @@ class Recipe:
         takes = bool(self.network.get("self_conditioning", False)) or not self.self_conditioning
         require(takes, "network.self_conditioning", f"true, as self_conditioning={self.self_conditioning:g}", False)
         longest = max(phase.frames for phase in self.phases()) + self.images
-        parts.check_network(self.network, longest, self.size, given)
+        parts.check_network(self.network, longest, self.size)
         for phase in self.phases():
             values = phase.batch // self.accumulate * (phase.frames + self.images) * self.size**2
             require(values <= parts.LARGEST_BATCH, "batch", f"at most {parts.LARGEST_BATCH:,} pixels at once", values)

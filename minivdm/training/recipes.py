@@ -80,7 +80,7 @@ def get(name: str) -> Recipe:
 
 def command(recipe: Recipe) -> str:
     """The shell command that starts a run of this recipe (without its output folder)."""
-    base = RECIPES.get(recipe.name, RECIPES["moving-mnist-32"])
+    base = RECIPES.get(recipe.name) or next(iter(RECIPES.values()))
     words = [f"--set '{key}={json.dumps(new)}'" for key, (_, new) in base.difference(recipe).items()]
     return " ".join([f"python -m minivdm train {base.name}", *words])
 

@@ -1,5 +1,7 @@
 """Watching a run: sums by noise level, held-out errors, the metrics file."""
 
+import json
+
 import pytest
 import torch
 from small_runs import TINY, assert_same
@@ -47,3 +49,38 @@ def test_looking_does_not_disturb_training(tmp_path):
 def test_metrics_of_no_run_are_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="no metrics"):
         monitor.read_metrics(tmp_path)
+
+
+ROW = {"kind": "train", "clips": 4, "loss": 1.0, "loss_by_log_snr": [None], "count_by_log_snr": [3]}
+
+
+@pytest.mark.parametrize(
+    "bad", [b"\xff\xfe", b"7", b'{"kind": "train"}', b'{"kind": 3, "clips": 4}', b'{"clips": "4"', b"[" * 99_999]
+)
+def test_damaged_rows_are_named_and_left_out(tmp_path, bad):
+    path = tmp_path / "metrics.jsonl"
+    good = json.dumps(ROW).encode()
+    path.write_bytes(b"\n".join([good, bad, good, b""]))
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl: left out 1 damaged lines, the first is line 2"):
+        assert monitor.rows(path) == [ROW, ROW]
+    with pytest.warns(UserWarning):
+        monitor.cut_metrics(path, 4)
+    assert monitor.rows(path) == [ROW, ROW]
+
+
+def test_row_that_lost_power_is_no_damage_and_spoils_no_other(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(json.dumps(ROW).encode() + b'\n{"kind": "tr')
+    assert monitor.rows(path) == [ROW]
+    monitor.append(path, ROW)
+    with pytest.warns(UserWarning, match="line 2"):
+        assert monitor.rows(path) == [ROW, ROW]
+
+
+def test_sums_of_several_processes_are_gathered_in_the_first(monkeypatch):
+    monkeypatch.setattr(monitor.distributed, "add_up", lambda tensor, world: 2 * tensor)  # two processes with the same
+    for rank, expected in ((0, 2.0), (1, 0.0)):
+        tally = monitor.Tally("cpu")
+        tally.add(torch.ones(1), torch.zeros(1))
+        tally.gather(monitor.World(rank, 2))
+        assert tally.sums[0].sum() == expected
