@@ -75,6 +75,10 @@ def rooms_used(path: Path) -> set[str]:
     return {name.split(".")[1] for name in imports(path) if name.startswith("minivdm.")} - {"__version__"}
 
 
+def extras(*names: str) -> list[str]:
+    return [line for name in names for line in project()["optional-dependencies"][name]]
+
+
 def requirement_lines(lines: list[str]) -> dict[str, str]:
     found = [Requirement(line) for line in lines]
     return {canonicalize_name(r.name): str(r.specifier) for r in found}
@@ -92,7 +96,7 @@ def test_conda_users_get_the_same_packages():
         [line.replace("pytorch", "torch", 1) if line.startswith("pytorch>") else line for line in lines]
     )
     del conda["python"], conda["pip"]
-    assert conda == requirement_lines(project()["dependencies"] + project()["optional-dependencies"]["dev"])
+    assert conda == requirement_lines(project()["dependencies"] + extras("course", "data", "dev"))
 
 
 def test_constraints_pin_the_whole_closure():
@@ -101,8 +105,7 @@ def test_constraints_pin_the_whole_closure():
         for line in (ROOT / "constraints.txt").read_text().splitlines()
         if line and not line.startswith("#")
     }
-    extras = project()["optional-dependencies"]
-    todo = [Requirement(line) for line in project()["dependencies"] + extras["dev"] + extras["bench"]]
+    todo = [Requirement(line) for line in project()["dependencies"] + extras("course", "data", "dev", "bench")]
     seen, missing = set(), set()
     while todo:
         requirement = todo.pop()
@@ -124,12 +127,22 @@ def test_constraints_pin_the_whole_closure():
     assert not missing, f"not in constraints.txt (CONTRIBUTING.md says how to renew it): {sorted(missing)}"
 
 
-def test_every_import_of_the_package_is_a_declared_dependency():
-    declared = set(requirement_lines(project()["dependencies"]))
+#: What sampling and training need, and nothing else.
+SIX = {"torch", "numpy", "einops", "safetensors", "tqdm", "pillow"}
+#: Rooms that may use more: the course draws, and films are read where somebody has films.
+MORE = {"course": "course", "data": "data", "cli": "course"}
+
+
+def test_six_packages_are_enough_for_the_library():
+    assert set(requirement_lines(project()["dependencies"])) == SIX
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_every_import_of_the_package_is_a_declared_dependency(path):
+    allowed = SIX | set(requirement_lines(extras(MORE[room(path)])) if room(path) in MORE else ())
     providers = importlib.metadata.packages_distributions()
-    used = {name.split(".")[0] for path in modules() for name in imports(path)}
-    used -= set(sys.stdlib_module_names) | {"minivdm"}
-    undeclared = {name for name in used if not {canonicalize_name(p) for p in providers.get(name, [name])} & declared}
+    used = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - {"minivdm"}
+    undeclared = {name for name in used if not {canonicalize_name(p) for p in providers.get(name, [name])} & allowed}
     assert not undeclared
 
 
@@ -161,7 +174,9 @@ def test_top_level_holds_nothing_else():
         "LICENSE",
         "CONTRIBUTING.md",
         ".ci",
+        ".github",
         ".gitignore",
+        "CITATION.cff",
         "nbgrader_config.py",
     }
 
