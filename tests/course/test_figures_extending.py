@@ -174,3 +174,16 @@ def test_the_others_return_figures():
         fig.draw_too_much([1, 64], [8]), fig.draw_errors({"a": [0.1, 0.2]}, 8),
     ):  # fmt: skip
         assert isinstance(drawn, Figure)
+
+
+@pytest.mark.parametrize(("particles", "back"), [(1, 0), (24, 0), (1, 4)])
+def test_particles_and_resampling_take_bias_from_replacement(particles, back):
+    """Replacement's W_2 at 64 steps is 0.68 (propagated); each correction has to take away a good part of it."""
+    g = torch.Generator().manual_seed(0)
+    x_a = fig.world().sample(3000, g).flatten(1)[:, :4]
+    found = fig.distance_of_samples(fig.replaced(x_a, 64, particles, back, g))
+    if particles == 1 and back == 0:
+        # the posterior form of replacement; 3,000 samples move the distance by a few hundredths
+        assert abs(found - fig.distance("replacement", 0.0, 64, False)) < 0.1
+    else:
+        assert found < 0.5

@@ -8,6 +8,7 @@ from minivdm.core import samplers
 from minivdm.core.guidance import reconstruction
 from minivdm.core.observe import Downsample, Frames, Several
 from minivdm.course.notebook.figures import super_resolution as fig
+from minivdm.exact import Law
 
 SCHEDULE = fig.lesson_schedule()
 WORLD = fig.small_world()
@@ -62,7 +63,7 @@ def test_reconstruction_guidance_is_a_gain(weight):
     guided = reconstruction(DENOISE, Y, weight, fig.LOW)
     assert (guided(Z, T) - corrected("eq 8", weight)).abs().max() < 1e-9
     guided = reconstruction(DENOISE, Y, weight, fig.LOW, "pigdm")
-    assert (guided(Z, T) - corrected("PiGDM", weight)).abs().max() < 1e-9
+    assert (guided(Z, T) - corrected("ΠGDM", weight)).abs().max() < 1e-9
 
 
 def test_exact_conditional_is_a_gain():
@@ -139,3 +140,21 @@ def test_the_others_return_figures():
 def test_an_unknown_method_is_named():
     with pytest.raises(ValueError, match="eq 8"):
         fig.gain("magic", C, D, ALPHA, SIGMA)
+
+
+def test_the_mean_transported_to_the_data_errs_less_than_a_draw():
+    """(11.11) at P = 0, by its construction: the mean, mapped onto the data's law by optimal transport, errs by the
+    error of the mean and the squared distance of the two laws, which is below twice the error of the mean."""
+    world = fig.small_world()
+    operator = fig.matrix_of(fig.LOW, world.shape)
+    cov = world.covariance
+    of_mean = cov @ operator.T @ torch.linalg.inv(operator @ cov @ operator.T) @ operator @ cov
+    least = (cov - of_mean).trace()
+    distance = world.wasserstein(Law(torch.zeros(len(cov), dtype=cov.dtype), of_mean))
+    # The coupling of mean m and answer a with least cost has E m a^T of trace tr (of_mean^1/2 cov of_mean^1/2)^1/2,
+    # and x is correlated with the answer through m alone: E|x - a|^2 = tr cov + tr cov - 2 tr E[m a^T].
+    values, axes = torch.linalg.eigh(of_mean)
+    root = axes * values.clamp(min=0).sqrt() @ axes.T
+    shared = torch.linalg.eigvalsh(root @ cov @ root).clamp(min=0).sqrt().sum()
+    assert abs(2 * cov.trace() - 2 * shared - (least + distance**2)) < 1e-6  # roots of zero eigenvalues lose digits
+    assert least + distance**2 < 2 * least

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,8 +12,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from minivdm.core.gaussian import posterior, transition
 from minivdm.core.guidance import reconstruction
-from minivdm.core.samplers import langevin_law
+from minivdm.core.samplers import ancestral_law, langevin_law
 from minivdm.core.schedules import CosineSchedule
 from minivdm.course.notebook.style import colors, figure
 from minivdm.exact import GaussianMixture, GaussianVideo, Law
@@ -81,26 +83,36 @@ def right_weights(log_snr: float) -> Tensor:
     return torch.linalg.eigvalsh(math.exp(-log_snr) * torch.linalg.inv(posterior_covariance(log_snr)))
 
 
-def draw_what_is_missed(weights: Sequence[float]) -> Figure:
-    """Error of the estimate of x^b over the noise level; and the weight that would be right."""
+def draw_what_is_missed(weights: Sequence[float] = ()) -> Figure:
+    """Error of the estimate of x^b over the noise level: replacement, the exact one, and guidance of some weights."""
     levels = torch.linspace(-8, 8, 33).tolist()
-    fig, (left, right) = figure(1, 2, width=8.6, height=3.4, width_ratios=[1.3, 1])
-    left.plot(levels, [squared_error("replacement", lam) for lam in levels], color=colors.noise, label="replacement")
-    shades = [colors.learned, colors.eps, colors.z]
-    for w, color in zip(weights, shades, strict=False):
+    fig, ax = figure(width=6.4, height=3.4)
+    ax.plot(levels, [squared_error("replacement", lam) for lam in levels], color=colors.noise, label="replacement")
+    for w, color in zip(weights, [colors.learned, colors.eps, colors.z], strict=False):
         errors = [squared_error("reconstruction", lam, w) for lam in levels]
-        left.plot(levels, errors, color=color, label=f"reconstruction, $w_r$ = {w:g}")
+        ax.plot(levels, errors, color=color, label=f"reconstruction, $w_r$ = {w:g}")
     errors = [squared_error("exact", lam) for lam in levels]
-    left.plot(levels, errors, color=colors.exact, linestyle="--", label="exact")
-    left.set(xlabel=r"log-SNR $\lambda$", ylabel=r"$\mathbb{E}(x^b-\hat x^b)^2$", ylim=(0, 1.05))
-    left.set_title("What is missed")
-    left.legend(fontsize=9)
+    ax.plot(levels, errors, color=colors.exact, linestyle="--", label="exact")
+    ax.set(
+        xlabel=r"log-SNR $\lambda$ (noise left, clean right)",
+        ylabel=r"$\mathbb{E}(x^b-\hat x^b)^2$ a frame",
+        ylim=(0, 1.05),
+    )
+    ax.legend(fontsize=9)
+    return fig
+
+
+def draw_right_weights() -> Figure:
+    """The range of weights w_r that would be right, over the noise level (10.8)."""
+    levels = torch.linspace(-8, 8, 33).tolist()
+    fig, ax = figure(width=6.4, height=3.2)
     needed = torch.stack([right_weights(lam) for lam in levels])
-    right.fill_between(levels, needed[:, 0].tolist(), needed[:, -1].tolist(), color=colors.x, alpha=0.25)
-    right.semilogy(levels, needed[:, 0].tolist(), color=colors.x)
-    right.semilogy(levels, needed[:, -1].tolist(), color=colors.x)
-    right.axhline(1, color=colors.exact, linewidth=0.8, linestyle="--")
-    right.set(xlabel=r"log-SNR $\lambda$", title="The weight that is needed")
+    ax.fill_between(levels, needed[:, 0].tolist(), needed[:, -1].tolist(), color=colors.x, alpha=0.25)
+    ax.semilogy(levels, needed[:, 0].tolist(), color=colors.x, label="least and largest eigenvalue of $W_t$")
+    ax.semilogy(levels, needed[:, -1].tolist(), color=colors.x)
+    ax.axhline(1, color=colors.exact, linewidth=0.8, linestyle="--", label="$w_r$ = 1")
+    ax.set(xlabel=r"log-SNR $\lambda$ (noise left, clean right)", ylabel="weight that is right")
+    ax.legend(fontsize=9)
     return fig
 
 
@@ -192,6 +204,62 @@ def draw_guided(w_r: float, steps: int, corrector: bool) -> Figure:
     return fig
 
 
+# ---- replacement, corrected ------------------------------------------------------------------------------------------
+
+
+def replaced(
+    x_a: Tensor, steps: int, particles: int = 1, back: int = 0, generator: torch.Generator | None = None
+) -> Tensor:
+    """Videos (b, 16) sampled by replacement, given x_a (b, 4), ancestral steps uniform in t.
+
+    particles: of each video. Above 1 it is SMCDiff (Trippe et al. 2023, algorithm 2): one noisy path of x^a serves all
+        particles of a video; after each step they are drawn anew in proportion to the density that the step gave to
+        that path. As their number grows the law becomes that of the exact conditional sampler.
+    back: how often each step is undone by noising z_s to t again, and repeated (RePaint, Lugmayr et al. 2022, with
+        jumps of one step).
+    """
+    video, schedule = world(), lesson_schedule()
+    denoise = video.denoiser(schedule)
+    b, a = len(x_a), OBSERVED
+    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    def conditioned_path(known: Tensor, t: Tensor, s: Tensor) -> Tensor:  # a draw from q(z_s^a | x^a, z_t^a)
+        law = posterior(known, x_a, s, t, schedule)
+        return law.mean + law.variance.sqrt() * noise(b, a)
+
+    known = schedule.alpha(times[0]) * x_a + schedule.sigma(times[0]) * noise(b, a)
+    z = noise(b, particles, 16)
+    z[..., :a] = known[:, None]
+    rows = torch.arange(b)[:, None]
+    for t, s in itertools.pairwise(times[:-1]):
+        for again in range(back + 1):
+            law = ancestral_law(denoise, z.reshape(-1, 1, 16, 1, 1), t, s)
+            mean, std = law.mean.reshape(z.shape), law.variance.sqrt()
+            reached = conditioned_path(known, t, s)
+            if particles > 1:
+                fits = -(reached[:, None] - mean[..., :a]).square().sum(-1) / (2 * law.variance)  # b, particles
+                chosen = torch.multinomial(fits.softmax(-1), particles, replacement=True, generator=generator)
+                mean = mean[rows, chosen]
+            moved = mean + std * noise(*z.shape)
+            moved[..., :a] = reached[:, None]
+            if again < back:
+                there = transition(s, t, schedule)
+                moved = there.scale * moved + there.variance.sqrt() * noise(*z.shape)
+                z, known = moved, moved[:, 0, :a]
+            else:
+                z, known = moved, reached
+    x = denoise(z[:, :1].reshape(-1, 1, 16, 1, 1), times[-2]).reshape(b, 16)
+    return torch.cat([x_a, x[:, a:]], 1)
+
+
+def distance_of_samples(x: Tensor) -> float:
+    """2-Wasserstein distance of the Gaussian fitted to samples (b, 16) from the video's own law."""
+    return world().wasserstein(Law(x.mean(0), torch.cov(x.T)))
+
+
 # ---- too much guidance -----------------------------------------------------------------------------------------------
 
 
@@ -216,10 +284,12 @@ def draw_too_much(weights: Sequence[float], steps: Sequence[int]) -> Figure:
         right.semilogx(weights, [worst_factor(w, n) for w in weights], "o-", color=color)
     left.axhline(distance("replacement", 0.0, max(steps), False), color=colors.noise, linestyle="--", linewidth=1,
                  label="replacement")  # fmt: skip
-    left.set(xlabel="$w_r$", ylabel="$W_2$ from the truth", ylim=(0.15, 30))
+    left.set(xlabel="$w_r$", ylabel="$W_2$ from the truth", ylim=(0.15, 30), title="the sample is biased")
     left.legend(fontsize=9)
     right.axhline(-1, color=colors.exact, linewidth=1, linestyle="--")
-    right.set(xlabel="$w_r$", ylabel="least factor of a step", yscale="symlog")
+    right.set(
+        xlabel="$w_r$", ylabel="most negative factor of a step", yscale="symlog", title="below −1 a step explodes"
+    )
     return fig
 
 
@@ -242,11 +312,13 @@ def seam_jumps(videos: Tensor, seams: Sequence[int]) -> tuple[float, float]:
     return float(change[at].mean()), float(change[~at].mean())
 
 
-def draw_errors(errors: Mapping[str, Sequence[float]], known: int) -> Figure:
-    """Squared error of each frame after the known ones. errors: per method, a value per new frame."""
-    fig, ax = figure(width=6.0, height=3.2)
-    for (name, values), color in zip(errors.items(), (colors.noise, colors.eps, colors.v), strict=False):
-        ax.plot(range(known, known + len(values)), values, "o-", color=color, label=name)
+def draw_errors(errors: Mapping[str, Tensor], known: int) -> Figure:
+    """Squared error of each frame after the known ones, with a standard error over clips. errors: name -> (b, f)."""
+    fig, ax = figure(width=6.4, height=3.4)
+    for (name, values), color in zip(errors.items(), (colors.noise, colors.eps, colors.v, colors.exact), strict=False):
+        half = (values.std(0) / len(values) ** 0.5).tolist()
+        frames = range(known, known + values.shape[1])
+        ax.errorbar(frames, values.mean(0).tolist(), half, fmt="o-", capsize=2, color=color, label=name)
     ax.set(xlabel="frame", ylabel="squared error", title="Distance from the true future", ylim=(0, None))
     ax.legend()
     return fig

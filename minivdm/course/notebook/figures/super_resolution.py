@@ -25,7 +25,7 @@ from minivdm.exact.propagate import push
 
 Observe = Callable[[Tensor], Tensor]
 LOW = Downsample(space=2, every=2)  # block means of 2 x 2 pixels, every second frame
-METHODS = ("no observation", "pseudo-inverse", "eq 8", "PiGDM", "exact")
+METHODS = ("no observation", "pseudo-inverse", "eq 8", "ΠGDM", "exact")
 SHADES = (colors.noise, colors.z, colors.data, colors.v, colors.exact)
 
 
@@ -63,7 +63,7 @@ def gain(
         return torch.linalg.solve(operator @ across, across.T).T
     if method == "eq 8":
         return weight * alpha**2 / sigma**2 * across
-    if method == "PiGDM":
+    if method == "ΠGDM":
         return weight * (alpha**2 + sigma**2) / sigma**2 * torch.linalg.solve(gram, across.T).T
     if method == "pseudo-inverse":
         return torch.linalg.solve(gram, operator).T
@@ -141,7 +141,7 @@ def draw_written(correlations: Sequence[float] = (0.0, 0.8), log_snr: float = 0.
 
 
 def draw_gains(weight: float, pixel_correlation: float) -> Figure:
-    """The slider: how far each estimate is from the exact one, over the log-SNR. weight: of eq 8; PiGDM has 1."""
+    """The slider: how far each estimate is from the exact one, over the log-SNR. weight: of eq 8; ΠGDM has 1."""
     fig, ax = figure(width=6.7, height=3.4)
     world = small_world(pixel_correlation)
     grid = torch.linspace(-10, 10, 41).tolist()
