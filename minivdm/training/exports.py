@@ -104,7 +104,9 @@ def target(run: Path, folder: Path | None, name: str, ending: str, start: dict[s
     path, card = folder / f"{name}.{ending}", folder / f"{name}.json"
     if not force and (path.exists() or path.is_symlink()):
         try:
-            mine = folder.resolve() == own.resolve() and json.loads(card.read_bytes())["commands"][0] == start
+            mine = folder.resolve() == own.resolve()
+            # Without a card it is an export that was killed, or a record of progress before the first export.
+            mine = mine and (not card.exists() or json.loads(card.read_bytes())["commands"][0] == start)
         except (OSError, ValueError, KeyError, IndexError, TypeError):
             mine = False
         if not mine:
@@ -122,5 +124,5 @@ def stamp(path: Path) -> None:
     """Renew the checksums on the card of weights after a file beside them was made again; without a card, nothing."""
     card = path.with_suffix(".json")
     if card.exists():
-        about = json.loads(card.read_bytes())
+        about = checkpoints.read_sealed(card, before_digests=json.loads(card.read_bytes()))
         write_json(card, checkpoints.sealed({**about, "files": checksums(path)}))

@@ -55,7 +55,8 @@ def stages(run: Path) -> Iterator[tuple[int, UNet3D, Recipe]]:
     config = Recipe.from_dict(about["config"])
     yield 0, config.make_network(), config
     seen = 0
-    for path in sorted((run / "snapshots").glob("clips-*.safetensors"), key=checkpoints.number):
+    kept = [path for path in (run / "snapshots").glob("clips-*.safetensors") if checkpoints.NAME.fullmatch(path.name)]
+    for path in sorted(kept, key=checkpoints.number):
         weights, known = checkpoints.read_weights(path)
         seen = known["clips"]
         yield seen, _with(weights, config), config

@@ -248,8 +248,11 @@ def fit(
     world, chosen = distributed.join(device)
     say = tqdm.write if world.first else (lambda line: None)
     folder.check(config, out, resume, reconfigure)
-    start = pretrained.find(init or config.init) if init or config.init else None
-    if world.first:
+    started = bool(checkpoints.listed(out / "checkpoints"))
+    start = pretrained.find(init or config.init) if (init or config.init) and not started else None
+    if started and init is not None:
+        say(f"{out} goes on with its own weights, not with {init}")
+    if world.first and world.size > 1:
         config.make_data()  # a source that has to be fetched is, once, before all processes want it
     distributed.barrier(world)
     trainer = Trainer(config, chosen, world)

@@ -45,6 +45,19 @@ def test_weights_that_something_else_made_are_not_replaced(run, tmp_path):
     assert pretrained.load("moving-mnist-32", folder=tmp_path).config == TINY
 
 
+def test_export_that_was_killed_is_made_again(run):
+    path = exports.export(run, "killed", clips=2)
+    path.with_suffix(".json").unlink()  # the card comes last
+    assert exports.export(run, "killed", clips=2) == path and pretrained.load(path).config == TINY
+
+
+def test_damaged_card_is_not_sealed_again(run, tmp_path):
+    card = exports.export(run, "a", tmp_path, clips=2).with_suffix(".json")
+    card.write_text(card.read_text().replace('"steps": 8', '"steps": 9'))
+    with pytest.raises(pretrained.checkpoints.DamagedCheckpoint, match="digest"):
+        exports.stamp(tmp_path / "a.safetensors")
+
+
 def test_in_the_runs_folder_only_its_own_export_is_replaced(run):
     path = exports.export(run, "mine", clips=2)
     card = json.loads(path.with_suffix(".json").read_bytes())

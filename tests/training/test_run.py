@@ -178,7 +178,7 @@ def test_two_processes_do_what_one_does(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "minivdm", "train",
          "--device", "cpu", "--out", str(tmp_path / "two"), "--init", str(tmp_path / "start"), *sets],
-        check=True, timeout=120, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+        check=True, timeout=600, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
     one, two = (checkpoints.load(tmp_path / name / "checkpoints")[0] for name in ("one", "two"))
     means = [name for name in one if name.endswith("exp_avg")]
     assert max(one[name].abs().max() for name in means) > 1e-3
@@ -389,7 +389,7 @@ def test_two_processes_stopped_and_continued_write_the_metrics_of_one_that_went_
         subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "minivdm",
              "train", "--device", "cpu", "--out", str(tmp_path / out), *sets, *options],
-            check=True, timeout=240, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+            check=True, timeout=600, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
 
     train("whole")
     train("parts", "--clips", "20")  # ends between two rows of metrics
@@ -398,3 +398,12 @@ def test_two_processes_stopped_and_continued_write_the_metrics_of_one_that_went_
     keys = ("clips", "loss", "count_by_log_snr", "loss_by_log_snr")
     assert [[row[key] for key in keys] for row in whole][0] == [[row[key] for key in keys] for row in parts][0]
     assert whole[1]["count_by_log_snr"] == parts[1]["count_by_log_snr"] and sum(parts[1]["count_by_log_snr"]) == 12
+
+
+def test_continued_run_needs_its_first_weights_no_more(tmp_path, capsys):
+    fit(TINY, tmp_path / "first")
+    recipe = tiny(init=str(tmp_path / "first"), clips=4, frames=2)
+    fit(recipe, tmp_path / "second")
+    (tmp_path / "first").rename(tmp_path / "gone")
+    assert fit(recipe, tmp_path / "second", resume=True, init=tmp_path / "gone").clips == 8
+    assert "its own weights, not with" in capsys.readouterr().out
