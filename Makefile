@@ -77,8 +77,9 @@ bench: .venv/.bench  ## measure speed and memory against another package; writes
 picture: setup  ## generate the clips that the README shows
 	$(SMALL) $(PY) benchmarks/picture.py --out lessons/images/samples.gif $(ARGS)
 
-tables: setup  ## put the measured tables into the README
+tables: setup  ## put the measured tables, and the tree of files, into the README
 	$(PY) benchmarks/tables.py
+	$(PY) .ci/tree.py
 
 # Without its dependencies: it asks for torchvision and others that the compared network doesn't use.
 .venv/.bench: .venv/.ready

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import importlib
 import importlib.metadata
 import json
 import re
@@ -238,7 +239,7 @@ def statements(path: Path) -> int:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_module_can_be_read_in_one_sitting(path):
-    """Lines for the library; what draws figures and checks exercises is counted in statements, as it is many short pieces."""
+    """Lines for the library; what draws figures and checks exercises, many short pieces, is counted in statements."""
     if room(path) == "course":
         assert statements(path) <= 300
     else:
@@ -256,8 +257,36 @@ def test_readme_lists_the_lessons_there_are():
 def test_readme_links_resolve():
     text = (ROOT / "README.md").read_text()
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) + re.findall(r'(?:src|href)="([^"#]+)"', text)
-    local = [t for t in targets if not re.match(r"[a-z]+:", t)]
+    # From a repository's page on GitHub, ../../actions is where its workflows are shown.
+    local = [t for t in targets if not re.match(r"[a-z]+:|\.\./\.\./actions/", t)]
     assert not [t for t in local if not (ROOT / t).exists()]
+
+
+@pytest.fixture
+def tree(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / ".ci"))
+    return importlib.import_module("tree")
+
+
+def test_readme_has_a_line_for_each_file(tree):
+    """Names, in the rooms' order; `make tables` renews what stands beside them."""
+    shown = re.search(r"<!-- tree -->\n```\n(.*?)```\n<!-- /tree -->", (ROOT / "README.md").read_text(), re.S)
+    assert shown
+    first = [line.split()[0] for line in shown[1].splitlines()]
+    assert first == [line.split()[0] for line in tree.tree().splitlines()], "run `make tables`"
+    there = {
+        path.relative_to(PACKAGE).as_posix() for path in modules() if path.name not in ("__init__.py", "__main__.py")
+    }
+    glanced = {path for path in there if any(path.startswith(f"{folder}/") for folder in tree.AT_A_GLANCE)}
+    assert len([name for name in first if name.endswith(".py")]) == len(there - glanced)
+    assert [name.rstrip("/") for name in first if name.rstrip("/") in ROOMS] == [
+        name for name in ROOMS if (PACKAGE / name).is_dir()
+    ]
+
+
+def test_readme_says_how_long_the_evening_is(tree):
+    said = int(tree.COUNT.search((ROOT / "README.md").read_text())[0].replace(",", ""))
+    assert said == pytest.approx(sum(tree.lines(PACKAGE / room) for room in ("core", "networks")), rel=0.05)
 
 
 @pytest.fixture
