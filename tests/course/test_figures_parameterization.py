@@ -124,4 +124,5 @@ def test_drawings_take_plain_numbers() -> None:
     assert isinstance(figures.exchange(), Figure)
     assert isinstance(figures.weightings(min_snr_gamma=2), Figure)
     made = figures.clouds({"eps": torch.tensor([[0.0, 0.0], [9.0, 0.0]])})
-    assert "50%" in made.axes[0].get_title("left")
+    assert "1 of 2 outside" in made.axes[0].get_title("left")
+    assert isinstance(figures.blocks(), Figure)

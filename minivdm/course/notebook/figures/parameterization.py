@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
+from matplotlib.patches import Circle, FancyBboxPatch
 from torch import Tensor
 
-from minivdm.core import Denoise, loss_weight, preconditioning
-from minivdm.core.gaussian import diffuse
-from minivdm.core.schedules import CosineSchedule
+from minivdm.core import CosineSchedule, Denoise, diffuse, loss_weight, preconditioning
 from minivdm.course.notebook.style import colors, figure
 from minivdm.exact import GaussianMixture
 
@@ -52,7 +51,7 @@ def vectors(phi: float = 0.6, target: str = "v", error: float = 0.12) -> Figure:
     The predicted one may lie anywhere in a disc of radius `error`; dashed circles show where x_hat and eps_hat then
     may lie.
     """
-    made, axes = figure(width=4.6, height=4.0)
+    made, axes = figure(width=6.5, height=3.9)
     z, v = (math.cos(phi), math.sin(phi)), (-math.sin(phi), math.cos(phi))
     tips = {"x": (1.0, 0.0), "eps": (0.0, 1.0), "v": v}
     for name, tip in tips.items():
@@ -67,9 +66,9 @@ def vectors(phi: float = 0.6, target: str = "v", error: float = 0.12) -> Figure:
     for name, radius in zip(("x", "eps"), radii, strict=True):
         if name != target:
             axes.add_patch(Circle(tips[name], radius, fill=False, color=SHADES[name], linestyle="--"))
-    axes.set(xlim=(-1.35, 1.65), ylim=(-1.0, 1.5), aspect="equal")
+    axes.set(xlim=(-1.6, 1.95), ylim=(-0.6, 1.45), aspect="equal")
     of_x, of_eps = (f"{radius:.2f}" if radius < 100 else f"{radius:.1e}" for radius in radii)
-    axes.set_title(f"{NAMES[target]} within {error:.2f}: $\\hat x$ within {of_x}, $\\hat\\epsilon$ within {of_eps}")
+    axes.set_title(f"{NAMES[target]} off by up to {error:.2f}: $\\hat x$ by {of_x}, $\\hat\\epsilon$ by {of_eps}")
     axes.set_axis_off()
     return made
 
@@ -77,7 +76,8 @@ def vectors(phi: float = 0.6, target: str = "v", error: float = 0.12) -> Figure:
 def _arrow(axes: Axes, tip: tuple[float, float], shade: str, name: str) -> None:
     look = {"arrowstyle": "-|>", "color": shade, "lw": 2, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", tip, (0, 0), arrowprops=look)
-    axes.text(1.22 * tip[0], 1.22 * tip[1], name, color=shade, fontsize=14, ha="center", va="center")
+    label: dict[str, Any] = {"color": shade, "fontsize": 17, "ha": "center", "va": "center"}
+    axes.text(1.2 * tip[0], 1.2 * tip[1], name, bbox={"facecolor": "white", "alpha": 0.7, "lw": 0, "pad": 1}, **label)
 
 
 # ---- errors and weights ------------------------------------------------------------------------------------
@@ -158,15 +158,54 @@ def by_log_snr(log_snr: Tensor, errors: Mapping[str, Tensor]) -> Figure:
 
 
 def clouds(points: Mapping[str, Tensor], reach: float = 1.8) -> Figure:
-    """Samples (n, 2) side by side, over the data's own; those beyond `reach` are counted in the title."""
+    """Samples (n, 2) in panels, over the data's own in grey; those beyond `reach` are counted in the title."""
     data, _ = world().sample(600, torch.Generator().manual_seed(1))
-    made, axes = figure(1, len(points), width=2.1 * len(points), height=2.5, squeeze=False)
-    for place, (name, z) in zip(axes[0], points.items(), strict=True):
-        outside = (z.abs() > reach).any(dim=1).double().mean().item()
-        place.plot(*data.T, ".", color=colors.noise, markersize=2, alpha=0.4)
-        place.plot(*z[:600].double().T, ".", color=SHADES.get(name, colors.data), markersize=2)
-        place.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
-        title = NAMES.get(name, name)
-        place.set_title(f"{title}: {outside:.0%} outside" if outside > 0.005 else title, fontsize=11)
-        place.grid(False)
+    rows = math.ceil(len(points) / 3)
+    made, axes = figure(rows, 3, width=7.8, height=2.8 * rows, squeeze=False)
+    for place in axes.flat[len(points) :]:
+        place.set_axis_off()
+    for place, (name, z) in zip(axes.flat, points.items(), strict=False):
+        outside = int((z.abs() > reach).any(dim=1).sum())
+        place.plot(*data.T, ".", color=colors.noise, markersize=2, alpha=0.4, label="data")
+        place.plot(*z[:600].double().T, ".", color=SHADES.get(name, colors.learned), markersize=2, label="samples")
+        place.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1])
+        place.set_title(f"{NAMES.get(name, name)}\n{outside} of {len(z)} outside", fontsize=11)
+    axes.flat[0].legend(loc="center", fontsize=9, markerscale=4, handletextpad=0.1)
+    return made
+
+
+def blocks() -> Figure:
+    """EDM's preconditioning as a diagram: two ways from z to x_hat, and the noise level that steers them."""
+    made, axes = figure(width=7.6, height=3.2)
+    axes.set(xlim=(0, 10), ylim=(0, 4.2))
+    axes.set_axis_off()
+    boxes: dict[str, tuple[float, float, float, str, str]] = {
+        "in": (2.0, 2.0, 1.3, r"$\times\,c_{\mathrm{in}}$", "white"),
+        "F": (4.2, 2.0, 1.9, "network $F$", "#FCE9C4"),
+        "out": (7.0, 2.0, 1.4, r"$\times\,c_{\mathrm{out}}$", "white"),
+        "skip": (4.5, 3.5, 1.4, r"$\times\,c_{\mathrm{skip}}$", "white"),
+        "noise": (4.2, 0.5, 1.9, r"$c_{\mathrm{noise}}=\frac{1}{4}\ln\frac{\sigma}{\alpha}$", "white"),
+    }
+    for left, middle, width, text, shade in boxes.values():
+        box = FancyBboxPatch((left, middle - 0.35), width, 0.7, boxstyle="round,pad=0.05", fc=shade, ec="#555555")
+        axes.add_patch(box)
+        axes.text(left + width / 2, middle, text, ha="center", va="center", fontsize=13)
+    look = {"arrowstyle": "-|>", "color": "#555555", "lw": 1.5, "shrinkA": 0, "shrinkB": 0}
+    ways: list[tuple[tuple[float, float], tuple[float, float]]]
+    ways = [((0.5, 2), (1.95, 2)), ((3.35, 2), (4.15, 2)), ((6.15, 2), (6.95, 2)), ((8.45, 2), (9.0, 2))]
+    ways += [
+        ((1.1, 3.5), (4.45, 3.5)),
+        ((9.15, 3.5), (9.15, 2.17)),
+        ((5.15, 0.9), (5.15, 1.6)),
+        ((2.0, 0.5), (4.15, 0.5)),
+    ]
+    for start, end in ways:
+        axes.annotate("", end, start, arrowprops=look)
+    axes.plot([1.1, 1.1], [2, 3.5], color="#555555", lw=1.5)
+    axes.plot([5.95, 9.15], [3.5, 3.5], color="#555555", lw=1.5)
+    axes.annotate("", (9.85, 2), (9.3, 2), arrowprops=look)
+    axes.add_patch(Circle((9.15, 2), 0.15, fc="white", ec="#555555"))
+    axes.text(9.15, 2, "+", ha="center", va="center", fontsize=13)
+    for x, y, text in ((0.3, 2.0, "$z$"), (9.98, 2.25, r"$\hat x$"), (1.85, 0.5, r"noise level $\lambda$")):
+        axes.text(x, y, text, ha="right" if "level" in text else "center", va="center", fontsize=14)
     return made
