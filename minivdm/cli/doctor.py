@@ -33,6 +33,7 @@ def report() -> tuple[list[str], bool]:
     if missing:
         healthy = False
         lines.append(f"          MISSING: {', '.join(missing)}. Run `make setup`, or: pip install --editable .")
+    lines += _extras()
     if any(item.split()[0] == "torch" for item in missing):
         return lines, False
     for section in (_device, _data, _weights):
@@ -59,6 +60,29 @@ def _packages() -> tuple[list[str], list[str]]:
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
     return found, missing
+
+
+def _extras() -> list[str]:
+    """Which packages of the lessons, of films and of the tests are missing; nothing of the rest needs them."""
+    try:
+        listed = importlib.metadata.requires("minivdm") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    lines = []
+    for extra, what in (("course", "lessons"), ("data", "MP4 files"), ("dev", "tests")):
+        names = [re.split(r"[ ;<>=!~\[(]", line)[0] for line in listed if re.search(rf"extra == .{extra}\b", line)]
+        lacking = [name for name in names if not _installed(name)]
+        state = f"without {', '.join(lacking)}: pip install 'minivdm[{extra}]'" if lacking else "all there"
+        lines.append(f"          [{extra}], for {what}: {state}")
+    return lines
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _device() -> tuple[list[str], bool]:

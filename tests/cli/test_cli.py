@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from minivdm import tasks
+from minivdm.cli import doctor
 from minivdm.cli.main import CALLS, main, parser
 from minivdm.data import files, writing
 from minivdm.training import exports, pretrained
@@ -289,6 +290,14 @@ def test_doctor_finds_damage(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
     assert main(["doctor"]) == 1
     assert "DAMAGED" in capsys.readouterr().out
+
+
+def test_doctor_says_which_extras_are_missing(monkeypatch):
+    listed = ["torch>=2", 'matplotlib>=3.9; extra == "course"', "no-such-thing-at-all>=1 ; extra == 'data'"]
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: listed)
+    course, data, dev = doctor._extras()
+    assert course.endswith("all there") and dev.endswith("all there")
+    assert data.endswith("without no-such-thing-at-all: pip install 'minivdm[data]'")
 
 
 def test_doctor_finds_other_digits(monkeypatch, capsys):
