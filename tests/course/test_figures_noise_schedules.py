@@ -6,8 +6,16 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from minivdm.core import CosineSchedule, LinearSchedule, SubVPSchedule, VESchedule, diffuse, posterior, transition
-from minivdm.core.schedules import FlowSchedule
+from minivdm.core import (
+    CosineSchedule,
+    FlowSchedule,
+    LinearSchedule,
+    SubVPSchedule,
+    VESchedule,
+    diffuse,
+    posterior,
+    transition,
+)
 from minivdm.course.notebook.figures import noise_schedules as figures
 from minivdm.course.notebook.picture import Picture
 

@@ -1,10 +1,12 @@
-"""Lesson 00's equations that belong to no module alone: what blind guesses cost, and how fast frames change."""
+"""Lesson 00: what blind guesses cost, how fast frames change, where ink is, and how near a known digit is."""
 
 import pytest
 import torch
 from einops import rearrange
+from matplotlib.figure import Figure
 
-from minivdm.data.moving_mnist import MovingMNIST
+from minivdm.course.notebook.figures import start_here as figures
+from minivdm.data import MovingMNIST
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +38,36 @@ def test_frames_of_a_clip_differ_by_less_and_the_less_the_slower():
 
     still, slow, canonical = change(0.0), change(0.9), change(1.8)
     assert still == 0 < slow < canonical
+
+
+def test_centre_is_the_mean_place_of_the_ink():
+    video = torch.full((1, 1, 2, 8, 10), -1.0)
+    video[0, 0, 0, 3, 7] = 1.0
+    video[0, 0, 1, 1, 2] = video[0, 0, 1, 5, 4] = 0.5
+    assert torch.allclose(figures.centres(video), torch.tensor([[[3.0, 7.0], [3.0, 3.0]]]))
+
+
+def test_half_time_is_where_the_line_crosses():
+    times = torch.tensor([0.0, 0.4, 0.8])
+    assert abs(figures.half_time(times, torch.tensor([1.0, 0.75, 0.25])) - 0.6) < 1e-6  # float32
+    with pytest.raises(ValueError, match="one half"):
+        figures.half_time(times, torch.tensor([1.0, 0.9, 0.8]))
+
+
+def test_a_training_digit_is_at_distance_zero_wherever_it_is_drawn(data):
+    frames = data.clips(range(20)).video[:, 0, 3]
+    assert figures.distance_to_known(frames, figures.known_digits()).max() < 1e-3  # cdist in float32
+
+
+def test_distance_is_the_root_mean_square_of_the_change():
+    known = figures.known_digits()[:50]
+    frame = torch.full((1, 32, 32), -1.0)
+    frame[0, 9:23, 4:18] = known[7].reshape(14, 14)
+    frame[0, 9:23, 4:18] += 0.1 * torch.randn(14, 14, generator=torch.Generator().manual_seed(0))
+    assert abs(figures.distance_to_known(frame, known) - 0.1) < 0.02  # 196 draws know a standard deviation to 5 %
+
+
+def test_drawings_are_figures(data):
+    shares = {"digit": (torch.tensor([1.0, 0.1]), 0.1)}
+    drawn = figures.draw_knowledge(torch.tensor([0.1, 0.9]), {"error": torch.tensor([0.1, 0.2])}, shares)
+    assert isinstance(drawn, Figure) and isinstance(figures.draw_shadows(data.clips([3])), Figure)

@@ -16,8 +16,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from minivdm.core import CosineSchedule, LinearSchedule, Schedule, SubVPSchedule, VESchedule, posterior, transition
-from minivdm.core.schedules import FlowSchedule
+from minivdm.core import (
+    CosineSchedule,
+    FlowSchedule,
+    LinearSchedule,
+    Schedule,
+    SubVPSchedule,
+    VESchedule,
+    posterior,
+    transition,
+)
 from minivdm.course.notebook.picture import Picture
 from minivdm.course.notebook.strips import filmstrip
 from minivdm.course.notebook.style import colors, figure, image
@@ -87,25 +95,16 @@ class Coordinates(NamedTuple):
     log_snr: float
 
 
-def coordinates(*, alpha_bar=None, sigma_edm=None, t_flow=None, log_snr=None) -> Coordinates:
-    """All four names of the noise level that is given by one of them.
+def coordinates(**given: float) -> Coordinates:
+    """All four names of the noise level that is given by one of them, as in coordinates(t_flow=0.5).
 
     Raises:
-        ValueError: none or several are given, or one is outside its range (both 0 and 1 are, for alpha-bar and t).
+        ValueError: none, several or another one is given, or not 0 < alpha_bar, t_flow < 1, 0 < sigma_edm.
     """
-    given = {
-        name: float(value)
-        for name, value in (
-            ("alpha_bar", alpha_bar),
-            ("sigma_edm", sigma_edm),
-            ("t_flow", t_flow),
-            ("log_snr", log_snr),
-        )
-        if value is not None
-    }
-    if len(given) != 1:
-        raise ValueError(f"expected one of alpha_bar, sigma_edm, t_flow and log_snr, got {sorted(given)}")
+    if len(given) != 1 or not set(given) <= set(Coordinates._fields):
+        raise ValueError(f"expected one of {', '.join(Coordinates._fields)}, got {sorted(given)}")
     ((name, value),) = given.items()
+    value = float(value)
     if name in ("alpha_bar", "t_flow") and not 0 < value < 1:
         raise ValueError(f"expected {name} between 0 and 1, got {value}")
     if name == "sigma_edm" and not value > 0:
