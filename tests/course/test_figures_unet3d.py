@@ -1,8 +1,13 @@
 """The drawings of lesson 08: costs that are counted as well as computed, masks, and what temporal heads attend to."""
 
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+
 import pytest
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -215,6 +220,42 @@ def test_variance_of_an_average_over_clip_and_images():
     covariance.fill_diagonal_(1)
     average = torch.full((f + n,), 1 / (f + n), dtype=torch.float64)
     assert abs(average @ covariance @ average - masks.average_variance(f, n, rho)) < 1e-12  # float64 rounding
+
+
+# ---- the network that the learner writes ---------------------------------------------------------------------------
+
+
+LESSON = Path(__file__).parents[2] / "lessons" / "08_factorized_3d_unet.ipynb"
+WRITTEN = ("def zero", "class SpatialAttention", "def positions", "class Cell", "def embed", "class Down", "class Up",
+           "class Parts", "class MyUNet")  # fmt: skip
+
+
+def lessons_network(net):
+    """The lesson's own U-Net with the settings and weights of a UNet3D."""
+    sources = ["".join(cell["source"]) for cell in json.loads(LESSON.read_text(encoding="utf-8"))["cells"]]
+    names = {"torch": torch, "nn": nn, "F": nn.functional, "math": math, "rearrange": rearrange, "repeat": repeat,
+             "pairwise": pairwise, "network": UNet3D(), "normal": lambda *shape: torch.zeros(shape)}  # fmt: skip
+    cells = [source for source in sources if source.startswith(WRITTEN)]
+    assert len(cells) == len(WRITTEN)
+    for source in cells:
+        exec(source, names)
+    mine = names["MyUNet"](net.config).double()
+    mine.load_state_dict(net.state_dict())
+    return mine
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"blocks": 2, "middle": 0, "spatial": (False, True)}, {"self_conditioning": True, "temporal": (True, False)}],
+)
+def test_the_network_written_in_the_lesson_is_the_packages(changes):
+    net = masks.awake(UNet3D(**{**SMALL, "temporal": (True, True), **changes}))
+    mine, z, log_snr = lessons_network(net), normal(2, 1, 5, 8, 8), torch.tensor([-2.0, 3.0])
+    given = {"labels": normal(2, 10, seed=1), "frame_mask": joint_frame_mask(3, 2)}
+    if changes.get("self_conditioning"):
+        given["estimate"] = normal(2, 1, 5, 8, 8, seed=2)
+    # Rotary angles and the embedding of the noise level are computed in float32 on both sides.
+    assert (mine(z, log_snr.double(), **given) - net(z, log_snr, **given)).abs().max() < 1e-5
 
 
 # ---- temporal heads --------------------------------------------------------------------------------------------------
