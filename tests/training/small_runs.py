@@ -1,11 +1,14 @@
 """What the tests of training share: a recipe of 24 clips that takes a fraction of a second, and ways to stop it."""
 
+import os
 import signal
+import socket
+import traceback
 
 import torch
 
 from minivdm import training
-from minivdm.training import Recipe
+from minivdm.training import Recipe, distributed
 
 NETWORK = {
     "width": 8,
@@ -71,3 +74,31 @@ def assert_same(a, b):
     assert first.keys() == second.keys()
     assert [key for key in first if not torch.equal(first[key], second[key])] == []
     assert (a.clips, a.steps) == (b.clips, b.steps)
+
+
+def fit_together(recipe, out, processes=2, **options):
+    """Train in several processes that share the work, as torchrun starts them; returns their exit statuses.
+
+    They are forked: that saves each of them the import of torch.
+    """
+    torch.set_num_threads(1)  # threads do not survive a fork
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    children = []
+    for rank in range(processes):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+                os.environ.update({name: str(value) for name, value in where.items()}, MASTER_ADDR="127.0.0.1")
+                fit(recipe, out, **options)
+                distributed.leave()
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
