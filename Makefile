@@ -3,7 +3,7 @@
 #   PYTHON    the interpreter the environment is made with     make setup PYTHON=python3.12
 #   PIP_ARGS  your own options for pip install (README: GPU)   make setup PIP_ARGS="--index-url ..."
 #   JOBS      processes that share the tests                   make test JOBS=4
-#   LESSONS   notebooks to execute again            make lessons LESSONS=lessons/06_samplers.ipynb
+#   LESSONS   notebooks to execute again            make lessons LESSONS=lessons/07_guidance.ipynb
 #   ASSIGNMENTS  of the students' notebooks         make exercises ASSIGNMENTS=06_samplers
 #   ARGS      passed on to the command a target runs           make train ARGS="--resume"
 

@@ -9,5 +9,6 @@ c.ClearSolutions.code_stub = {"python": "raise NotImplementedError()"}
 c.ClearSolutions.text_stub = "*Your answer here.*"
 c.ExecutePreprocessor.timeout = 120  # seconds a cell of a submission may take
 
-# Files from a learning platform, as `ada-06_samplers.ipynb` in downloaded/06_samplers/archive.
-c.FileNameCollectorPlugin.named_regexp = r".*[/\\](?P<student_id>[\w.@]+)-(?P<file_id>\d\d_\w+)\.ipynb"
+# Files from a learning platform, as `ada-06_samplers.ipynb` in downloaded/06_samplers/archive. A name may hold anything
+# that a file name may, hyphens and spaces too.
+c.FileNameCollectorPlugin.named_regexp = r".*[/\\](?P<student_id>[^/\\]+?)-(?P<file_id>\d\d_\w+|capstone)\.ipynb"

@@ -14,7 +14,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = ROOT / "solutions" / "README.md"
-HEADER = re.compile(r"^\*Difficulty [1-5] of 5 · (\d+) minutes · (\d+) points? · ", re.M)
+HEADER = re.compile(r"^\*Difficulty [1-5] of 5 · importance [1-5] of 5 · (\d+) minutes · (\d+) points? · ", re.M)
 TWELVE = [("00", "01"), *((f"{k:02d}",) for k in range(2, 13))]
 SIX = [("00", "01", "02"), ("03", "04"), ("05", "06"), ("07", "08"), ("09", "10"), ("11", "12")]
 
@@ -35,12 +35,15 @@ class Assignment:
 def read(folder: Path) -> Assignment:
     """The assignment in a folder of solutions."""
     cells = nbformat.read(folder / f"{folder.name}.ipynb", as_version=4).cells
-    title = re.search(r"# Exercises \d\d · (.*)", cells[0].source)
+    title = re.search(r"# (?:Exercises \d\d|Capstone) · (.*)", cells[0].source)
     assert title, f"{folder.name} has no title"
     counts = {"exercises": 0, "minutes": 0, "project": 0, "checked": 0, "by_hand": 0}
+    if "Capstone" in cells[0].source:
+        text = " ".join(cells[0].source.split())  # one task, which the opening describes
+        counts |= {"exercises": 1, "project": int(re.findall(r"(\d+) minutes · \d+ points", text)[0])}
     for cell, after in zip(cells, [*cells[1:], cells[-1]], strict=True):
         meta = cell.metadata["nbgrader"]
-        if header := HEADER.search(cell.source):
+        if header := HEADER.search(cell.source) if cell is not cells[0] else None:
             counts["exercises"] += 1
             counts["project" if after.metadata["nbgrader"]["task"] else "minutes"] += int(header[1])
         counts["checked" if cell.cell_type == "code" else "by_hand"] += meta.get("points", 0)
@@ -61,8 +64,9 @@ def assignments_table(found: Sequence[Assignment]) -> str:
     rows = ["| | assignment | exercises | minutes | points by check | points by hand |", "|---" * 6 + "|"]
     for one in found:
         project = f" + {one.project} for the project" if one.project else ""
+        number = one.name[:2] if one.name[0].isdigit() else ""
         rows.append(
-            f"| {one.name[:2]} | [{one.title}]({one.name}/{one.name}.ipynb) | {one.exercises} | "
+            f"| {number} | [{one.title}]({one.name}/{one.name}.ipynb) | {one.exercises} | "
             f"{one.minutes}{project} | {one.checked} | {one.by_hand} |"
         )
     parts = ("exercises", "minutes", "project", "checked", "by_hand")
@@ -88,7 +92,8 @@ def plan(weeks: Sequence[Sequence[str]], lessons: dict[str, int], found: Sequenc
 
 def filled(text: str) -> str:
     """The guide's text with its tables made anew."""
-    found = [read(folder) for folder in sorted((ROOT / "solutions").glob("[0-9]*"))]
+    folders = [*sorted((ROOT / "solutions").glob("[0-9]*")), ROOT / "solutions" / "capstone"]
+    found = [read(folder) for folder in folders]
     lessons = lesson_minutes()
     parts = {
         "assignments": assignments_table(found),

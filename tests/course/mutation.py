@@ -69,8 +69,8 @@ def solutions(assignment: str) -> tuple[str, dict[str, str]]:
     setup, found = [], {}
     for cell in notebook.cells:
         meta = cell.metadata.get("nbgrader", {})
-        if cell.cell_type != "code" or meta.get("grade"):
-            continue
+        if cell.cell_type != "code" or meta.get("grade") or meta["grade_id"].startswith("show_"):
+            continue  # neither checks nor cells that put the answers to work
         if meta.get("solution"):
             found[meta["grade_id"]] = cell.source
         else:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from minivdm.core import CosineSchedule, LinearSchedule, Schedule, gaussian, guidance
+from minivdm.core import CosineSchedule, LinearSchedule, Schedule, gaussian
+from minivdm.course.checks.extension import extend as extend
 from minivdm.course.checks.harness import (
     Case,
     Check,
@@ -387,12 +387,6 @@ def _guided_cases(seed: int) -> Iterator[Case]:
     yield Case("one clip, w_r = 0", (_network(mix), video(g, 1, 1, 4, 2, 2), video(g, 1, 1, 1, 2, 2), [2], 0.0, alpha))
 
 
-def _guided(denoise: Callable, z: Tensor, x_a: Tensor, frames: Any, w: float, alpha: Tensor) -> Tensor:
-    level: Any = SimpleNamespace(alpha=lambda t: alpha, sigma=lambda t: alpha)  # its sigma is not asked for
-    plain = guidance.Guided(lambda z, t: denoise(z), level)
-    return guidance.reconstruction(plain, x_a, w, lambda x: x[:, :, frames])(z, 0.5)
-
-
 def _nudged(
     scale: Callable[..., Any], size: Callable[[Tensor], Tensor] = torch.sum, through: bool = True, graph: bool = True
 ) -> Callable[..., Tensor]:
@@ -409,6 +403,7 @@ def _nudged(
     return answer
 
 
+_guided = _nudged(lambda w, alpha: -w * alpha / 2)
 guided_by_reconstruction = Check(
     "guided_by_reconstruction",
     _guided,

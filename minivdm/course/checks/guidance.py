@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from minivdm.core import CosineSchedule, LinearSchedule, Schedule, gaussian, guidance, samplers
+from minivdm.course.checks.guided_denoiser import guided_denoiser as guided_denoiser
 from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video, while_sampling
 from minivdm.exact import GaussianMixture, GaussianVideo, Propagation
 
@@ -172,12 +172,6 @@ def _reader(direction: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda z: logsigmoid((z * direction - 0.1 * z.square()).flatten(1).sum(1))
 
 
-def _classifier(z: Tensor, x_hat: Tensor, log_prob: Callable, w: float, alpha: Tensor, sigma: Tensor) -> Tensor:
-    level: Any = SimpleNamespace(alpha=lambda t: alpha, sigma=lambda t: sigma)
-    plain = guidance.Guided(lambda z, t: x_hat, level)
-    return guidance.classifier(plain, lambda z, t: log_prob(z), w)(z, 0.5)
-
-
 def _nudged(nudge: Callable[..., Any], total: Callable[[Tensor], Tensor] = torch.sum) -> Callable[..., Tensor]:
     def answer(z: Tensor, x_hat: Tensor, log_prob: Callable, w: float, alpha: Tensor, sigma: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -186,6 +180,9 @@ def _nudged(nudge: Callable[..., Any], total: Callable[[Tensor], Tensor] = torch
         return x_hat + nudge(w, alpha, sigma) * gradient
 
     return answer
+
+
+_classifier = _nudged(lambda w, alpha, sigma: w * sigma**2 / alpha)
 
 
 def _without_graph(z: Tensor, x_hat: Tensor, log_prob: Callable, w: float, alpha: Tensor, sigma: Tensor) -> Tensor:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minivdm.core import CosineSchedule, Guided, LinearSchedule, Schedule, SubVPSchedule, gaussian, ode
+from minivdm.core import CosineSchedule, LinearSchedule, Schedule, SubVPSchedule, gaussian
 from minivdm.course.checks.harness import Case, Check, Wrong, counting, generator, name_of, ordered_pair, uniform, video
 from minivdm.course.checks.likelihoods import hutchinson_variances, log_likelihood
+from minivdm.course.checks.sampling_loop import sample
 
 __all__ = [
     "ancestral_step",
@@ -22,6 +23,7 @@ __all__ = [
     "karras_step",
     "langevin_step",
     "log_likelihood",
+    "sample",
 ]
 
 COSINE, LINEAR = CosineSchedule(), LinearSchedule()
@@ -168,7 +170,7 @@ ancestral_step = Check(
         ),
         Wrong(
             lambda z, x, e, t, s, schedule, gamma: _ancestral(z, x, e if s > 0 else 0 * e, t, s, schedule, gamma),
-            "you leave the noise of the last step out, as DDPM's code does; (6.7) has it at s = 0 too, and with "
+            "you leave the noise of the last step out, as DDPM's code does; (6.8) has it at s = 0 too, and with "
             "gamma = 1 it is not small.",
         ),
         Wrong(
@@ -386,15 +388,8 @@ def _dpm_cases(seed: int) -> Iterator[Case]:
     yield Case("x_hat did not change", (z, x_hat, x_hat.clone(), (r, t, s), COSINE))
 
 
-def _dpm(z: Tensor, x_hat: Tensor, last: Tensor, times: tuple[float, float, float], schedule: Schedule) -> Tensor:
-    r, t, s = times
-    solver = ode.DPMSolverPlusPlus2M()
-    solver(Guided(lambda *_: last, schedule), z, r, t)
-    return solver(Guided(lambda *_: x_hat, schedule), z, t, s)
-
-
 def _two_step(guess: Callable[..., Tensor], half: float = 0.5) -> Callable[..., Tensor]:
-    """(6.14) with guess(x_hat, last, h, h') in the brackets, and l = half * lambda."""
+    """(6.18) with guess(x_hat, last, h, h') in the brackets, and l = half * lambda."""
 
     def answer(z: Tensor, x: Tensor, last: Tensor, times: tuple[float, float, float], schedule: Schedule) -> Tensor:
         r, t, s = times
@@ -403,6 +398,11 @@ def _two_step(guess: Callable[..., Tensor], half: float = 0.5) -> Callable[..., 
         return ratio * z + schedule.alpha(s) * (1 - torch.exp(now - then)) * guess(x, last, then - now, now - before)
 
     return answer
+
+
+def _dpm(z: Tensor, x_hat: Tensor, last: Tensor, times: tuple[float, float, float], schedule: Schedule) -> Tensor:
+    """By the slope of x_hat in half the log-SNR, looked up in the middle of the step."""
+    return _two_step(lambda x, before, h, k: x + (x - before) / k * (h / 2))(z, x_hat, last, times, schedule)
 
 
 dpm_solver_step = Check(
@@ -467,7 +467,7 @@ def _any(
     drift: float = 1.0,
     power: int = 2,
 ) -> Tensor:
-    """z + drift * (t - s) * (-f z) + (t - s) pull g² score + spread g noise, by default as in (6.2)."""
+    """z + drift * (t - s) * (-f z) + (t - s) pull g² score + spread g noise, by default as in (6.5)."""
     length = t - s
     pull = (1 + kappa**2) / 2 if pull is None else pull
     spread = kappa * length**0.5 if spread is None else spread
@@ -486,7 +486,7 @@ any_noise_step = Check(
             "your pull along the score is that of the reverse SDE, whatever kappa is: less noise needs less pull.",
         ),
         Wrong(
-            lambda *a: _any(*a, pull=(1 + a[-1]) / 2), "rho enters the drift of (6.2) as a square, and so does kappa."
+            lambda *a: _any(*a, pull=(1 + a[-1]) / 2), "rho enters the drift of (6.5) as a square, and so does kappa."
         ),
         Wrong(
             lambda *a: _any(*a, pull=-(1 + a[-1] ** 2) / 2, drift=-1.0),

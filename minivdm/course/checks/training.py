@@ -11,6 +11,7 @@ from torch import Tensor
 
 from minivdm.core import CosineSchedule, Denoiser, LinearSchedule, Schedule, diffuse, v_from_eps, v_from_x
 from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video
+from minivdm.course.checks.training_loop import train as train
 
 # ---- times ---------------------------------------------------------------------------------------------------
 

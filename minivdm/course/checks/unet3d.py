@@ -12,6 +12,9 @@ from torch.nn import functional
 
 from minivdm import networks
 from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video
+from minivdm.course.checks.modules import Attention as Attention
+from minivdm.course.checks.modules import ResidualBlock as ResidualBlock
+from minivdm.course.checks.modules import UNet as UNet
 
 
 def _integer(g: torch.Generator, low: int, high: int) -> int:
