@@ -120,10 +120,48 @@ def test_the_guided_flow_has_a_closed_form(weight):
     assert abs(found / exact - 1) < 1e-3  # Heun, second order, 100 steps
 
 
+def reverse_sde_variance(w, a, b):
+    """V_SDE of (7.10)."""
+    return (a * b - (a ** (1 + w) * b**-w) ** 2) / ((1 + 2 * w) * (b - a))
+
+
 @pytest.mark.parametrize("weight", [0.5, 2.0, 6.0])
-def test_the_flow_is_narrower_than_the_tilt_is_narrower_than_the_conditional(weight):
+def test_the_flow_is_narrower_than_the_sde_than_the_tilt_than_the_conditional(weight):
     for a, b in ((0.25, 1.0), (0.9, 1.0), (0.01, 2.0)):
-        assert a ** (1 + weight) * b**-weight < 1 / ((1 + weight) / a - weight / b) < a
+        flow, tilt = a ** (1 + weight) * b**-weight, 1 / ((1 + weight) / a - weight / b)
+        assert flow < reverse_sde_variance(weight, a, b) < tilt < a
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 2.0])
+def test_the_guided_reverse_sde_has_a_closed_form(weight):
+    narrow, wide = (GaussianVideo(1, covariance=torch.tensor([[v]])) for v in (0.25, 1.0))
+    guided = guidance.classifier_free(narrow.denoiser(SCHEDULE), wide.denoiser(SCHEDULE), weight)
+    walk = Propagation(wide, SCHEDULE, lambda _: guided)
+    errors = []
+    for n in (200, 400):
+        times = torch.linspace(1, 0.002, n + 1, dtype=torch.float64)
+        found = walk.run(step_law=samplers.ancestral_law, grid=times).covariance.item()
+        errors.append(abs(found / reverse_sde_variance(weight, 0.25, 1.0) - 1))
+    assert errors[1] < 0.05 and 1.6 < errors[0] / errors[1] < 2.4  # first order in the step
+
+
+def test_a_negative_label_has_no_ceiling():
+    """(7.13) climbs p(x|c) / p(x|n), which grows without bound; (7.5) climbs p(x|c) / p(x), at most 1 / p(c)."""
+    far = torch.tensor([[-1.0, 0.3], [-4.0, 0.3], [-16.0, 0.3]], dtype=torch.float64)  # away from the third cloud
+    negative = torch.tensor([[0.0, 0.0, 1.0, 0.0]])
+    wanted = PLANE.log_prob(far, labels=fig.WANTED)
+    assert (wanted - PLANE.log_prob(far)).max() <= math.log(2) + 1e-12  # p(c) = 1/2
+    assert (wanted - PLANE.log_prob(far, labels=negative)).diff().min() > 10
+
+
+def test_autoguidance_finds_the_true_width():
+    true, good, bad = 0.25, 0.4, 0.9
+    weight = math.log(good / true) / math.log(bad / good)
+    one, zero = (GaussianVideo(1, covariance=torch.tensor([[v]])) for v in (good, bad))
+    guided = guidance.classifier_free(one.denoiser(SCHEDULE), zero.denoiser(SCHEDULE), weight)
+    z = torch.ones(1, 1, 1, 1, 1, dtype=torch.float64)
+    found = samplers.sample(guided, z, grid=torch.linspace(1, 0.01, 201, dtype=torch.float64), step=samplers.heun_step)
+    assert abs(found.item() ** 2 / true - 1) < 0.02  # a little noise is left at t = 0.01; Heun at 200 steps
 
 
 def test_corrections_approach_the_tilt():
@@ -181,11 +219,24 @@ def test_an_interval_above_every_level_does_not_guide():
     assert torch.equal(fig.plane_samples(4.0, 50, 10, (50.0, 60.0)), fig.plane_samples(0.0, 50, 10))
 
 
+def test_spread_within_clouds_does_not_see_their_distance():
+    x, labels = PLANE.sample(20_000, torch.Generator().manual_seed(0))
+    assert abs(fig.std_within(x[labels < 2]) - 0.25) < 0.01  # a few of 10,000 lie nearer to the other cloud
+
+
+def test_a_widened_world_keeps_its_places():
+    wide = fig.plane_widened(0.4)
+    assert torch.equal(wide.means, PLANE.means) and abs(wide.covariances[0, 0, 0].item() - 0.16) < 1e-12
+
+
 def test_the_drawings_are_figures():
     assert isinstance(fig.draw_guidance(2.0), Figure)
     assert isinstance(fig.draw_guidance(weight=2.0, guide_from=1.0), Figure)
     assert isinstance(fig.draw_lines_of([0.0, 1.0]), Figure)
     assert isinstance(fig.draw_planes_of({"a": (0.0, Z), "b": (1.0, Z)}), Figure)
+    clip = 3 * torch.rand(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)) - 1.5
+    assert isinstance(fig.draw_excess({"a": clip, "b": clip}), Figure)
+    assert isinstance(fig.draw_values({"a": clip}), Figure)
     rows = {"one": [{"fidelity": 1.0, "spread": 2.0}, {"fidelity": 0.5, "spread": 1.0}]}
     assert isinstance(fig.draw_tradeoff([0.0, 1.0], rows), Figure)
 

@@ -1,4 +1,4 @@
-"""The drawings of lesson 06, and the equations of it that have no test elsewhere."""
+"""The drawings of lesson 06a, and the equations of lessons 06a and 06b that have no test elsewhere."""
 
 import math
 
@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from minivdm import tasks
 from minivdm.core import gaussian, ode, samplers
+from minivdm.core.schedules import FlowSchedule
 from minivdm.course.notebook.figures import samplers as fig
 from minivdm.exact import GaussianVideo, likelihood
 from minivdm.exact.propagate import Propagation
@@ -84,7 +85,7 @@ def test_fokker_planck():
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0, 1.5])
 def test_every_reverse_diffusion_has_the_marginals(share):
-    """Variance of N(0, 0.3) carried backwards by (6.2) with rho = share x g, by its linear moment equation."""
+    """Variance of N(0, 0.3) carried backwards by (6.5) with rho = share x g, by its linear moment equation."""
     times = torch.linspace(0.9, 0.3, 1001, dtype=torch.float64)
     variance = SCHEDULE.alpha(times[0]) ** 2 * 0.3 + SCHEDULE.sigma(times[0]) ** 2
     for t, s in zip(times[:-1], times[1:], strict=True):
@@ -103,8 +104,58 @@ def test_velocity_is_the_flow_of_the_score():
     assert (ode.velocity(PLANE.denoiser(SCHEDULE), z, t) - plain).abs().max() < 1e-10  # float64
 
 
+@pytest.mark.parametrize("rho", [0.5, 2.0])
+def test_langevin_leaves_the_density_alone(rho):
+    """(6.4): -div(drift q) + (1/2) rho^2 Laplacian(q) = 0 for the drift (1/2) rho^2 score, term by term over q."""
+    z = points().requires_grad_()
+    alpha, sigma = SCHEDULE.alpha(0.4), SCHEDULE.sigma(0.4)
+    (score,) = torch.autograd.grad(PLANE.log_prob(z, alpha, sigma).sum(), z, create_graph=True)
+    laplacian = sum(torch.autograd.grad(score[:, i].sum(), z, retain_graph=True)[0][:, i] for i in range(2))
+    drift = rho**2 / 2 * PLANE.score(z, alpha, sigma)
+    divergence = rho**2 / 2 * laplacian
+    carried = -divergence - (drift * score).sum(1)  # -div(drift q) / q
+    smeared = rho**2 / 2 * (laplacian + (score**2).sum(1))  # (1/2) rho^2 Laplacian(q) / q
+    assert (carried + smeared).abs().max() < 1e-9 * smeared.abs().max()  # float64
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0])
+def test_flow_and_langevin_steps_have_the_marginals(kappa):
+    """A DDIM step, then Langevin with delta = kappa^2 times the step in log-SNR, on N(0, 0.3)."""
+    world = GaussianVideo(frames=1, covariance=torch.tensor([[0.3]], dtype=torch.float64))
+    walk = Propagation(world, SCHEDULE, lambda _: world.denoiser(SCHEDULE))
+    times = torch.linspace(1, 0.2, 801, dtype=torch.float64)
+    law = walk.start(1.0)
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        law = walk.step(law, lambda d, z, t=t, s=s: samplers.ddim_law(d, z, t, s))
+        if kappa:
+            delta = float(kappa**2 * (SCHEDULE.log_snr(s) - SCHEDULE.log_snr(t)))
+            law = walk.step(law, lambda d, z, s=s, delta=delta: samplers.langevin_law(d, z, s, delta))
+    truth = SCHEDULE.alpha(0.2) ** 2 * 0.3 + SCHEDULE.sigma(0.2) ** 2
+    assert abs(law.covariance[0, 0] / truth - 1) < 1e-2  # first order in 800 steps
+
+
+@pytest.mark.parametrize("n", [3, 16])
+def test_ddim_shrinks_white_data_by_cosines(n):
+    world = GaussianVideo(frames=1)
+    walk = Propagation(world, SCHEDULE, lambda _: world.denoiser(SCHEDULE))
+    law = walk.run(step_law=samplers.ddim_law, grid=torch.linspace(1, 0.1, n + 1, dtype=torch.float64))
+    turn = (SCHEDULE.angle(1.0) - SCHEDULE.angle(0.1)) / n
+    assert abs(law.covariance[0, 0] - turn.cos() ** (2 * n)) < 1e-9  # float64 rounding
+
+
+def test_ddim_is_euler_on_the_straight_path():
+    z, flow = points(), FlowSchedule()
+    times = torch.linspace(1, 0.1, 8, dtype=torch.float64)
+    alpha, sigma = SCHEDULE.alpha(times), SCHEDULE.sigma(times)
+    grid = sigma / (alpha + sigma)
+    ddim = samplers.sample(PLANE.denoiser(SCHEDULE), z, grid=times)
+    start = z / (alpha[0] + sigma[0])
+    euler = samplers.sample(PLANE.denoiser(flow), start, grid=grid, step=samplers.euler_step)
+    assert (ddim / (alpha[-1] + sigma[-1]) - euler).abs().max() < 1e-10  # float64 rounding
+
+
 def test_true_variance_of_a_reverse_step_is_between_the_extremes():
-    """(6.6) for N(0, c): the posterior variance plus what is unknown of x."""
+    """(6.7) for N(0, c): the posterior variance plus what is unknown of x."""
     s, t, c = 0.4, 0.6, 0.3
     fresh = -torch.expm1(SCHEDULE.log_snr(t) - SCHEDULE.log_snr(s))
     smallest = gaussian.posterior(torch.zeros(1), torch.zeros(1), s, t, SCHEDULE).variance
@@ -140,7 +191,7 @@ def test_ddim_is_a_rotation():
 
 
 def test_local_error_of_ddim():
-    """(6.10): half the squared turn times dx_hat / dphi, over sin phi."""
+    """(6.12): half the squared turn times dx_hat / dphi, over sin phi."""
     z, t, h = fig.even_quantiles(15), torch.tensor(0.5, dtype=torch.float64), 1e-3
     s, denoise = t - h, LINE.denoiser(SCHEDULE)
     truth = fig.quantile_flow(LINE, SCHEDULE, z, t, s)
@@ -152,7 +203,7 @@ def test_local_error_of_ddim():
 
 
 def test_exact_solution_of_the_flow_in_log_snr():
-    """(6.13) with the integral done numerically along the exact path."""
+    """(6.17) with the integral done numerically along the exact path."""
     z, t, s = fig.even_quantiles(9), 0.7, 0.4
     times = torch.linspace(t, s, 201, dtype=torch.float64)
     path = [fig.quantile_flow(LINE, SCHEDULE, z, t, time) for time in times]
@@ -184,7 +235,7 @@ def test_hutchinson_is_exact_over_all_signs():
     signs = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
     z = points(5)
     probes = signs[:, None].expand(4, 5, 2)
-    _, found = likelihood.hutchinson_divergence(probes)(lambda z: PLANE.score(z, 0.8, 0.6) * 0 + (z**3), z)
+    _, found = likelihood.hutchinson_divergence(probes)(lambda z: z**3 + z.flip(1), z)  # off-diagonals too
     assert (found - (3 * z**2).sum(1)).abs().max() < 1e-12
 
 
@@ -243,11 +294,22 @@ def test_distance_of_the_truth_is_zero():
 
 def test_the_other_drawings_are_figures():
     lines = {"one": [1.0, 0.5], "two": [2.0, 0.25]}
-    assert isinstance(fig.draw_two_ways(), Figure)
+    assert isinstance(fig.draw_paths({"flow": samplers.ddim_step}, 5), Figure)
     assert isinstance(fig.draw_rotation(0.7, 0.4), Figure)
-    assert isinstance(fig.draw_orders(lines, [8, 16], {"one": 1, "two": 2}), Figure)
     assert isinstance(fig.draw_lines([1, 2], lines, log="xy", exact=1.0, title="t"), Figure)
-    assert isinstance(fig.draw_clouds({"a": points(), "b": points()}), Figure)
+    assert isinstance(fig.draw_clouds({"a": points(), "b": points()}, cross=torch.zeros(2)), Figure)
+
+
+def test_ends_are_where_the_package_takes_the_starts():
+    start, end = fig.ends(samplers.ddim_step, 6, 40, seed=1)
+    assert torch.equal(end, samplers.sample(LINE.denoiser(SCHEDULE), start, 6))
+    assert not torch.equal(start, fig.ends(samplers.ddim_step, 6, 40, seed=2)[0])
+
+
+def test_a_sharp_drawing_says_what_it_shows():
+    picture = fig.sharp(fig.draw_flow, "paths")(sampler="DDIM", steps=3, eta=0.0)
+    assert picture.alt.startswith("paths: DDIM")
+    assert picture.to_pil().width == 2 * picture.width  # so that letters keep their size where stills are halved
 
 
 def test_an_unknown_sampler_is_named():

@@ -106,7 +106,7 @@ def test_a_row_points_somewhere(row):
 def test_every_numbered_equation_has_a_row(lesson):
     numbers = numbers_in(lesson)
     assert len(numbers) == len(set(numbers)), "two equations share a number"
-    heading = f"Lesson {lesson.stem[:2]}"
+    heading = f"Lesson {lesson.stem.partition('_')[0]}"
     rows = [row[1].strip("()") for _, row in tables().get(heading, [])]
     assert sorted(numbers) == sorted(set(rows)), f"{lesson.name} and {heading} in notation.md number differently"
     assert all(number.startswith(f"{int(lesson.stem[:2])}.") for number in numbers)

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -16,7 +18,7 @@ from minivdm.core import samplers
 from minivdm.core.guidance import classifier_free
 from minivdm.course.notebook.figures.samplers import even_quantiles, lesson_schedule
 from minivdm.course.notebook.style import colors, figure
-from minivdm.exact.worlds import GaussianMixture, Law
+from minivdm.exact import GaussianMixture, Law
 
 WANTED = torch.tensor([[1.0, 1.0, 0.0, 0.0]])  # of the plane's four clouds, the two of the class asked for
 LEFT = torch.tensor([[1.0, 0.0]])  # of the line's two bumps
@@ -40,6 +42,12 @@ def plane_mislabelled() -> GaussianMixture:
     """What training finds for the wanted class of the plane if every fifth label is wrong."""
     world = plane_classes()
     return GaussianMixture(torch.tensor([0.4, 0.4, 0.1, 0.1]), world.means, 0.25)
+
+
+@functools.cache
+def plane_widened(std: float) -> GaussianMixture:
+    """The plane's clouds as a model of too little capacity sees them: in place, but wider than the true 0.25."""
+    return GaussianMixture(torch.ones(4), plane_classes().means, std)
 
 
 def tilted_log_density(world: GaussianMixture, labels: Tensor, weight: float, x: Tensor) -> Tensor:
@@ -108,6 +116,14 @@ def spread(x: Tensor) -> float:
     return torch.cov(x.T).trace().sqrt().item()
 
 
+def std_within(x: Tensor) -> float:
+    """Standard deviation per coordinate of samples (n, 2) about the mean of those nearest to the same wanted cloud."""
+    nearest = torch.cdist(x, plane_classes().means[:2]).argmin(dim=1)
+    clouds = [x[nearest == k] for k in range(2)]
+    squares = torch.cat([cloud - cloud.mean(0) for cloud in clouds if len(cloud)]).square()
+    return squares.mean().sqrt().item()
+
+
 def wanted_law() -> Law:
     """Mean and covariance of the class asked for, exactly."""
     means = plane_classes().means[:2]
@@ -154,7 +170,7 @@ def draw_line(ax: Axes, weight: float, title: str) -> None:
     )
     ax.plot(x, tilted_on_line(0.0, x), color=colors.noise, linestyle="--", linewidth=1.3, label="$p(x|c)$")
     ax.plot(x, tilted_on_line(weight, x), color=colors.exact, linewidth=1.5, label="tilted")
-    ax.set(xlim=(-3.2, 1.8), ylim=(0, 1.9), xlabel="$x$", title=title)
+    ax.set(xlim=(-3.2, 1.8), ylim=(0, 2.6), xlabel="$x$", ylabel="density", title=title)
 
 
 def draw_guidance(weight: float, guide_from: float = -12.0) -> Figure:
@@ -188,10 +204,43 @@ def draw_planes_of(clouds: Mapping[str, tuple[float, Tensor]]) -> Figure:
 def draw_tradeoff(weights: Sequence[float], rows: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """Fidelity, spread and distance over w, a panel each. rows: per model, one mapping a weight with these keys."""
     keys = list(next(iter(rows.values()))[0])
-    fig, axes = figure(1, len(keys), width=8.2, height=2.9)
+    fig, axes = figure(1, len(keys), width=8.2, height=3.1)
     for ax, key in zip(axes, keys, strict=True):
         for (name, found), color in zip(rows.items(), (colors.data, colors.eps), strict=False):
             ax.plot(weights, [row[key] for row in found], "o-", color=color, label=name)
         ax.set(xlabel="weight $w$", title=key)
-    axes[0].legend(loc="lower right")
+    axes[-1].legend(loc="upper left")
+    return fig
+
+
+def draw_excess(clips: Mapping[str, Tensor], every: int = 2) -> Figure:
+    """Frames of clips (1, f, h, w): grey within [-1, 1], red above and blue below, with the scale."""
+    shown = {name: clip[0, ::every] for name, clip in clips.items()}
+    columns = max(len(frames) for frames in shown.values())
+    fig, axes = figure(len(shown), columns, width=8.2, height=1.15 * len(shown) + 0.9, squeeze=False)
+    norm = BoundaryNorm([-2.0, -1.5, -1.25, -1.05, *torch.linspace(-1, 1, 17).tolist(), 1.05, 1.25, 1.5, 2.0], 24)
+    blues, greys, reds = (colormaps[name] for name in ("Blues", "gray", "Reds"))
+    below, above = [blues(x) for x in (0.9, 0.7, 0.5)], [reds(x) for x in (0.5, 0.7, 0.9)]
+    scale = ListedColormap([*below, greys(0.0), *(greys(i / 15) for i in range(16)), greys(1.0), *above])
+    scale = scale.with_extremes(under=blues(1.0), over=reds(1.0))
+    for row, (name, frames) in zip(axes, shown.items(), strict=True):
+        for ax, frame in zip(row, frames, strict=True):
+            drawn = ax.imshow(frame.numpy(), cmap=scale, norm=norm)
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+        row[0].set_title(name)
+    ticks = [-2, -1, 0, 1, 2]
+    fig.colorbar(drawn, ax=axes, orientation="horizontal", label="value", ticks=ticks, aspect=60, extend="both")
+    return fig
+
+
+def draw_values(clips: Mapping[str, Tensor]) -> Figure:
+    """Histograms of all values, one line a title, on a logarithmic axis; the range of the data is shaded."""
+    fig, ax = figure(width=7.0, height=3.2)
+    ax.axvspan(-1, 1, color="#EEEEEE")
+    for name, video in clips.items():
+        values = video.flatten().numpy()
+        ax.hist(values, bins=torch.linspace(-3, 3, 121).tolist(), histtype="step", linewidth=1.6, label=name)
+    ax.set(yscale="log", xlim=(-3, 3), xlabel="value of a pixel", ylabel="how many", title="Values, unclipped")
+    ax.legend(loc="upper right")
     return fig

@@ -1,4 +1,4 @@
-"""Drawings of lesson 06: samplers on a mixture on the line, whose flow is known exactly, and on the plane."""
+"""Drawings of lesson 06a: samplers on a mixture on the line, whose flow is known exactly, and on the plane."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from minivdm.core.ode import DPMSolverPlusPlus2M, euler_step, heun_step
 from minivdm.core.schedules import CosineSchedule, Schedule
 from minivdm.course.notebook.picture import Picture, encode, render
 from minivdm.course.notebook.style import colors, figure
-from minivdm.exact.worlds import GaussianMixture
+from minivdm.exact import GaussianMixture
 
 SAMPLERS = ["DDIM", "Euler", "Heun", "DPM-Solver++(2M)", "ancestral", "reverse SDE"]
 
@@ -39,7 +39,7 @@ def plane_world() -> GaussianMixture:
 
 @functools.cache
 def lesson_schedule() -> CosineSchedule:
-    """The noise of lesson 06."""
+    """The noise of lessons 06a, 06b and 07."""
     return CosineSchedule(-12.0, 12.0)
 
 
@@ -83,19 +83,30 @@ def even_quantiles(n: int) -> Tensor:
     return torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)[:, None]
 
 
-def walk(sampler: str, steps: int, eta: float, noise: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Times (steps + 1,) and the places (steps + 1, b, 1) that a sampler visits on the line."""
+def visits(step: Callable[..., Tensor], steps: int, noise: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Times (steps + 1,) and the places (steps + 1, b, 1) that a sampler visits on the line, from `noise` (b, 1)."""
     schedule = lesson_schedule()
     visited = [noise]
     samplers.sample(
         line_world().denoiser(schedule),
         noise,
         steps,
-        step=make_step(sampler, eta),
+        step=step,
         callback=lambda z, t: visited.append(z),
-        generator=torch.Generator().manual_seed(seed),
+        generator=_seed(seed),
     )
     return samplers.uniform_in_t(steps, schedule), torch.stack(visited)
+
+
+def walk(sampler: str, steps: int, eta: float, noise: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """`visits` of a sampler by its name."""
+    return visits(make_step(sampler, eta), steps, noise, seed)
+
+
+def ends(step: Callable[..., Tensor], steps: int, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """n random starts on the line (n, 1), and where a sampler takes them."""
+    start = torch.randn(n, 1, generator=_seed(1000 + seed), dtype=torch.float64)
+    return start, visits(step, steps, start, seed)[1][-1]
 
 
 @functools.cache
@@ -161,56 +172,44 @@ def distance(found: Tensor) -> float:
     return float((found.sort(dim=0).values - _true_quantiles(len(found))).abs().mean())
 
 
-def draw_two_ways() -> Figure:
-    """The same marginals by paths with noise (reverse SDE) and without (probability flow)."""
-    fig, axes = figure(1, 2, width=8.2, height=3.3, sharey=True)
-    for ax, sampler, steps in ((axes[0], "ancestral", 250), (axes[1], "Heun", 80)):
-        flow_axes(ax, "with noise: the reverse SDE" if sampler == "ancestral" else "without: the probability flow")
-        times, paths = walk(sampler, steps, 0.0, even_quantiles(9))
-        ax.plot(times, paths[..., 0].numpy(), linewidth=1.2, color=colors.eps, alpha=0.9)
-    axes[1].set_ylabel("")
+def draw_paths(steps: Mapping[str, Callable[..., Tensor]], number: int = 250, seed: int = 0) -> Figure:
+    """Paths of samplers over the densities that all of them share, a panel each. steps: title -> step."""
+    fig, axes = figure(1, len(steps), width=8.2, height=3.3, sharey=True, squeeze=False)
+    for ax, (title, step) in zip(axes[0], steps.items(), strict=True):
+        flow_axes(ax, title)
+        times, paths = visits(step, number, even_quantiles(9), seed)
+        ax.plot(times, paths[..., 0].numpy(), linewidth=1.0, color=colors.eps, alpha=0.9)
+        ax.set(xlabel="diffusion time $t$", ylabel="$z$" if ax is axes[0, 0] else "")
     return fig
 
 
 def draw_rotation(t: float, s: float) -> Figure:
-    """DDIM as a turn, Euler in t as a straight line: both in the plane of x_hat and eps_hat."""
+    """DDIM as a turn, Euler in the angle as a straight line: both in the plane of (x_hat, eps_hat)'s coefficients."""
     schedule = lesson_schedule()
     start, end = float(schedule.angle(t)), float(schedule.angle(s))
     turn = end - start
-    fig, ax = figure(width=4.8, height=4.0)
+    fig, ax = figure(width=6.0, height=4.6)
     arc = torch.linspace(0, math.pi / 2, 100)
     ax.plot(arc.cos(), arc.sin(), color=colors.noise, linewidth=1)
+    ax.text(1.02, 0.06, r"all $(\alpha, \sigma)$", color=colors.noise)
     z, v = (math.cos(start), math.sin(start)), (-math.sin(start), math.cos(start))
-    for place, name, color in ((z, "$z_t$", colors.z), ((math.cos(end), math.sin(end)), "$z_s$ (DDIM)", colors.x)):
-        ax.annotate("", place, (0, 0), arrowprops={"arrowstyle": "-|>", "color": color, "lw": 2})
-        ax.text(place[0] + 0.03, place[1] + (0.04 if color == colors.z else -0.04), name, color=color)
-    straight = (z[0] + turn * v[0], z[1] + turn * v[1])
-    ax.annotate("", straight, z, arrowprops={"arrowstyle": "-|>", "color": colors.v, "lw": 2})
-    ax.text(straight[0] + 0.03, straight[1] + 0.03, r"along $\hat v$ (Euler)", color=colors.v)
+    turned, straight = (math.cos(end), math.sin(end)), (z[0] + turn * v[0], z[1] + turn * v[1])
+    arrow = {"arrowstyle": "-|>", "lw": 2, "shrinkA": 0, "shrinkB": 0}  # so that tips touch what they mean
+    for begin, tip, name, color in (
+        ((0, 0), z, "$z_t$", colors.z),
+        ((0, 0), turned, "$z_s$, turned (DDIM)", colors.x),
+        (z, straight, r"straight along $\hat v$", colors.v),
+    ):
+        ax.annotate("", tip, begin, arrowprops=arrow | {"color": color})
+        ax.text(tip[0] + 0.03, tip[1] + (0.03 if tip is z else -0.01), name, color=color)
     ax.set(
-        xlim=(0, 1.4),
+        xlim=(0, 1.55),
         ylim=(0, 1.15),
-        xlabel=r"share of $\hat x$",
-        ylabel=r"share of $\hat\epsilon$",
+        xlabel=r"coefficient of $\hat x$",
+        ylabel=r"coefficient of $\hat\epsilon$",
         aspect="equal",
-        title="One DDIM step is a turn",
+        title=f"One step from t = {t:g} to s = {s:g}",
     )
-    return fig
-
-
-def draw_orders(errors: Mapping[str, Sequence[float]], steps: Sequence[int], calls: Mapping[str, int]) -> Figure:
-    """Error over denoiser calls. errors: per sampler one for each of `steps`; calls: per sampler, calls a step."""
-    fig, ax = figure(width=6.4, height=3.6)
-    palette = [colors.noise, colors.x, colors.v, colors.eps]
-    for (name, found), color in zip(errors.items(), palette, strict=False):
-        ax.loglog([n * calls[name] for n in steps], found, "o-", color=color, label=name)
-    first = max(max(found) for found in errors.values())
-    reference = torch.tensor([steps[0], steps[-1]], dtype=torch.float64)
-    for order in (1, 2):
-        ax.loglog(reference, first * (reference / steps[0]) ** -order, ":", color="#555555", linewidth=1)
-        ax.text(float(reference[1]) * 1.05, first * (steps[-1] / steps[0]) ** -order, f"slope {order}", va="center")
-    ax.set(xlabel="denoiser calls", ylabel="error of the flow map", title="Error against the exact flow")
-    ax.legend()
     return fig
 
 
@@ -239,15 +238,26 @@ def draw_lines(
     return fig
 
 
-def compact(fig: Figure, alt: str = "", colours: int = 96) -> Picture:
+def compact(fig: Figure, alt: str = "", colours: int = 96, dpi: float = 150) -> Picture:
     """The figure as a picture of few colours: a third of the bytes where a plane is shaded."""
-    drawn = render(fig, alt)
+    drawn = render(fig, alt, dpi)
     few = drawn.to_pil().convert("RGB").quantize(colours, dither=Image.Dither.NONE)
     return Picture(encode(few), drawn.alt, drawn.width)
 
 
-def draw_clouds(clouds: Mapping[str, Tensor], limit: float = 2.2) -> Figure:
-    """Points (n, 2) over the density of the plane's mixture, one panel a name."""
+def sharp(draw: Callable[..., Figure], shows: str) -> Callable[..., Picture]:
+    """A drawing for `nb.explore` whose stills keep the size of their letters. shows: for the alt text."""
+
+    def picture(**values: Any) -> Picture:
+        fig = draw(**values)
+        titles = [axes.get_title("left") or axes.get_title() for axes in fig.axes]
+        return compact(fig, f"{shows}: " + "; ".join(filter(None, titles)), dpi=192)
+
+    return picture
+
+
+def draw_clouds(clouds: Mapping[str, Tensor], limit: float = 2.2, cross: Tensor | None = None) -> Figure:
+    """Points (n, 2) over the density of the plane's mixture, one panel a name. cross: a place (2,) to mark."""
     world = plane_world()
     fig, axes = figure(1, len(clouds), width=8.2, height=8.2 / len(clouds) + 0.4, sharey=True, squeeze=False)
     grid = torch.linspace(-limit, limit, 120, dtype=torch.float64)
@@ -256,6 +266,8 @@ def draw_clouds(clouds: Mapping[str, Tensor], limit: float = 2.2) -> Figure:
     for ax, (name, points) in zip(axes[0], clouds.items(), strict=True):
         ax.contourf(x, y, density, levels=[0.02, 0.08, 0.2, 0.4, 0.8, 2.0], cmap="Blues")
         ax.plot(points[:, 0], points[:, 1], ".", color=colors.eps, markersize=2.5, alpha=0.6)
+        if cross is not None:
+            ax.plot(*cross.tolist(), "x", color=colors.exact, markersize=9)
         ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", title=name)
         ax.grid(False)
     return fig
