@@ -75,9 +75,12 @@ def find_videos(path: str | Path) -> list[Source]:
         there = "a file" if folder.exists() else "nothing"
         raise FileNotFoundError(f"path: expected a folder of videos, found {there} at {folder}")
     found: list[Path] = []
-    todo = [folder]
+    todo, seen = [folder], set()
     while todo:
         here = todo.pop()
+        if here.resolve() in seen:  # links may lead in a circle
+            continue
+        seen.add(here.resolve())
         for child in here.iterdir():
             if child.name.startswith("."):
                 continue

@@ -117,6 +117,13 @@ def test_sub_folders_are_labels(tmp_path):
     assert VideoFolder(tmp_path, size=8, frames=2).clips([0]).labels.shape == (1, 0)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+def test_links_in_a_circle_end(tmp_path):
+    save(tmp_path / "a" / "one.npy", counting(3))
+    (tmp_path / "a" / "again").symlink_to(tmp_path)
+    assert [source.path.name for source in find_videos(tmp_path)] == ["one.npy"]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_data_loader_takes_it(tmp_path, workers):
     save(tmp_path / "a.npy", counting(40))
