@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from minivdm.core.gaussian import diffuse, expand, noise_like
-from minivdm.core.guards import BadArgument, BadType, floating, one_of, real
+from minivdm.core.guards import BadArgument, BadType, batch, check_types, one_of, real, span
 from minivdm.core.schedules import Schedule, as_time
 from minivdm.core.targets import TARGETS, Preconditioning, loss_weight, preconditioning, stratified_times
 
@@ -78,8 +78,8 @@ class Denoiser(nn.Module):
         if not callable(network) or not isinstance(schedule, Schedule):
             got = f"{type(network).__name__} and {type(schedule).__name__}"
             raise BadType(f"network, schedule: expected a network and a Schedule, got {got}")
-        if bounds is not None and not bounds[0] < bounds[1]:
-            raise BadArgument(f"bounds: expected low < high, got {bounds}")
+        if bounds is not None:
+            span("bounds", bounds)
         self.network, self.schedule, self.target, self.sigma_data = network, schedule, target, sigma_data
         self.bounds = bounds
 
@@ -99,9 +99,8 @@ class Denoiser(nn.Module):
 
     def predict(self, z: Tensor, t: Tensor | float, **conditions: Tensor | None) -> tuple[Tensor, Preconditioning]:
         """The network's own output F (like z), and the coefficients that turn it into x_hat."""
-        if floating("z", z).ndim == 0 or z.numel() == 0:
-            raise BadArgument(f"z: expected latents with a batch first, none of them empty, got shape {tuple(z.shape)}")
-        t, schedule = as_time(t), self.schedule
+        batch("z", z)
+        t, schedule = times_for(len(z), t), self.schedule
         slopes = (schedule.alpha_slope(t), schedule.sigma_slope(t)) if self.target == "velocity" else None
         coefficients = preconditioning(self.target, schedule.alpha(t), schedule.sigma(t), self.sigma_data, slopes)
         weight = next(self.network.parameters(), z) if isinstance(self.network, nn.Module) else z
@@ -157,11 +156,14 @@ class Denoiser(nn.Module):
         """
         _check_data(x, self.bounds)
         given = {name: value for name, value in {"labels": labels, **conditions}.items() if value is not None}
+        check_conditions(self.network, given)
+        if not isinstance(drop, Mapping | None) or not (isinstance(weighting, str) or callable(weighting)):
+            raise BadType(f"drop, weighting: expected a mapping and a name or function, got {drop!r}, {weighting!r}")
         dropped = {"labels": real("label_drop", label_drop, 0, 1), **(drop or {})}
         if unknown := dropped.keys() - given.keys() - {"labels"}:
             raise BadArgument(f"drop: expected names of given conditions, {sorted(given)}, got {sorted(unknown)}")
         b = x.shape[0]
-        t = stratified_times(b, self.schedule, generator, x.device) if t is None else as_time(t).expand(b)
+        t = stratified_times(b, self.schedule, generator, x.device) if t is None else times_for(b, t).expand(b)
         noise = noise_like(x, generator) if noise is None else noise
         for name in [name for name in given if name in dropped]:
             if real(f"drop[{name!r}]", dropped[name], 0, 1) > 0:
@@ -178,7 +180,9 @@ class Denoiser(nn.Module):
         if isinstance(weighting, str):
             weight = loss_weight(weighting, t, self.schedule, self.sigma_data)
         else:
-            weight = weighting(log_snr)
+            weight = torch.as_tensor(weighting(log_snr))
+            if weight.shape not in ((), (b,)):
+                raise BadArgument(f"weighting: expected one weight per sample, ({b},), got shape {tuple(weight.shape)}")
         error = (output - goal).square().flatten(1).mean(1)  # ||F - F*||^2 = ||x - x_hat||^2 / out^2
         per_sample = (weight * out**2).to(error) * error
         return Loss(per_sample.mean(), per_sample, log_snr)
@@ -189,12 +193,19 @@ class DataRangeError(BadArgument):
 
 
 def _check_data(x: Tensor, bounds: tuple[float, float] | None) -> None:
-    if floating("x", x).ndim == 0 or x.numel() == 0:
-        raise BadArgument(f"x: expected data with a batch first, none of them empty, got shape {tuple(x.shape)}")
+    batch("x", x)
     if bounds is not None and x.device.type == "cpu":
         low, high = (float(end) for end in torch.aminmax(x.detach()))
         if not (low >= bounds[0] - 1e-3 and high <= bounds[1] + 1e-3):  # NaN as well; 1e-3 is for rounding
             raise DataRangeError(f"x: expected data in {list(bounds)}, got {low:.4g} to {high:.4g}")
+
+
+def times_for(b: int, t: Tensor | float) -> Tensor:
+    """Times for b samples: a scalar or (b,)."""
+    t = as_time(t)
+    if t.ndim > 1 or (t.ndim == 1 and len(t) not in (1, b)):
+        raise BadArgument(f"t: expected a scalar or one time per sample, ({b},), got shape {tuple(t.shape)}")
+    return t
 
 
 def _bare(network: Any) -> Any:
@@ -236,11 +247,12 @@ def both(first: Denoise, second: Denoise, z: Tensor, t: Tensor | float) -> tuple
     A condition that one of them lacks is zero there, if the network says that zeros mean that (`zero_is_absent`);
     otherwise, and for denoisers of any other kind, two calls are made.
     """
+    batch("z", z)
     one, two = (Conditioned(d, {}) if isinstance(d, Denoiser) else d for d in (first, second))
     if isinstance(one, Conditioned) and isinstance(two, Conditioned) and one.denoiser is two.denoiser:
         joined = _joined(one, two, len(z))
         if joined is not None:
-            times = as_time(t)
+            times = times_for(len(z), t)
             times = times.expand(len(z)).repeat(2) if times.ndim else times
             x_hat = one.denoiser(torch.cat([z, z]), times, **joined)
             return x_hat[: len(z)], x_hat[len(z) :]
@@ -269,6 +281,11 @@ def _joined(one: Conditioned, two: Conditioned, b: int) -> dict[str, Tensor] | N
 
 def drop_labels(labels: Tensor, probability: float, generator: torch.Generator | None = None) -> Tensor:
     """Labels with whole samples zeroed, each with the given probability. labels: (b, ...), or any other condition."""
+    if labels.ndim == 0:
+        raise BadArgument("labels: expected the batch first, got a scalar")
     device = labels.device if generator is None else generator.device
     keep = torch.rand(labels.shape[0], generator=generator, device=device) >= real("probability", probability, 0, 1)
     return labels * keep.to(labels).view(-1, *[1] * (labels.ndim - 1))
+
+
+check_types(globals())

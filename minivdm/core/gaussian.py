@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, floating
+from minivdm.core.guards import BadArgument, check_types, floating, real
 from minivdm.core.schedules import Schedule, as_time
 
 
@@ -46,7 +46,8 @@ def expand(coefficient: Tensor | float, z: Tensor) -> Tensor:
     Raises BadArgument where the shapes do not fit, BadType where z is not floating-point.
     """
     floating("z", z)
-    coefficient = coefficient if isinstance(coefficient, Tensor) else torch.tensor(coefficient, dtype=z.dtype)
+    if not isinstance(coefficient, Tensor):
+        coefficient = torch.tensor(real("a coefficient", coefficient), dtype=z.dtype)
     if coefficient.ndim == 0 and coefficient.device.type == "cpu":
         return coefficient.to(z.dtype)  # meets a tensor on any device, without a copy to it
     coefficient = coefficient.to(device=z.device, dtype=z.dtype)
@@ -72,7 +73,8 @@ def noise_like(z: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 def same_shape(z: Tensor, other: Tensor, name: str) -> None:
     """BadArgument unless `other`, called `name`, has the shape of the latent z: nothing broadcasts by accident."""
-    if z.shape != other.shape:
+    if not isinstance(other, Tensor) or z.shape != other.shape:
+        other = other if isinstance(other, Tensor) else torch.empty(0)
         raise BadArgument(f"expected {name} of the latent's shape {tuple(z.shape)}, got {tuple(other.shape)}")
 
 
@@ -109,6 +111,8 @@ def diffuse(
 def ordered(s: Tensor | float, t: Tensor | float) -> tuple[Tensor, Tensor]:
     """Two times in float64; BadArgument unless s < t everywhere."""
     s, t = as_time(s), as_time(t)
+    if s.shape != t.shape and min(s.ndim, t.ndim) > 0 and 1 not in (s.numel(), t.numel()):
+        raise BadArgument(f"s, t: expected times of one shape, got {tuple(s.shape)} and {tuple(t.shape)}")
     if t.device.type == "cpu" and s.device.type == "cpu" and not bool((s < t).all()):
         raise BadArgument(f"expected s < t (s is the cleaner time), got s={s.tolist()} and t={t.tolist()}")
     return s, t
@@ -246,3 +250,6 @@ def eps_from_velocity(
     alpha, sigma = _coefficients(z, velocity, alpha, sigma)
     alpha_slope, sigma_slope = expand(slopes[0], z), expand(slopes[1], z)
     return (alpha * velocity - alpha_slope * z) / (alpha * sigma_slope - sigma * alpha_slope)
+
+
+check_types(globals())

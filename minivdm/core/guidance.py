@@ -11,21 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from minivdm.core.denoiser import Denoise, both
+from minivdm.core.denoiser import Denoise, both, schedule_of
 from minivdm.core.gaussian import diffuse, expand, noise_like, posterior
-from minivdm.core.guards import BadArgument
-from minivdm.core.observe import BadObservation, NotDifferentiable
+from minivdm.core.guards import BadArgument, BadType, batch, check_types, one_of, real, video
+from minivdm.core.observe import BadObservation, NotDifferentiable, frame_indices
 from minivdm.core.schedules import Schedule, as_time
-
-
-def _finite(weight: float) -> float:
-    if not math.isfinite(weight):
-        raise ValueError(f"expected a finite guidance weight, got {weight}")
-    return float(weight)
 
 
 def _over(numerator: Tensor, alpha: Tensor) -> Tensor:
@@ -39,7 +34,7 @@ def _with_gradient(function: Callable[[Tensor], tuple[Tensor, Tensor]], z: Tenso
     Gradients are switched on here, whatever a sampler around it does. The result stays differentiable where z is
     part of a graph already, as it is in a guidance around a guidance.
     """
-    nested = torch.is_grad_enabled() and z.requires_grad
+    nested = torch.is_grad_enabled() and batch("z", z).requires_grad
     with torch.inference_mode(False), torch.enable_grad():
         z = z if nested else z.detach().clone().requires_grad_()
         value, total = function(z)
@@ -74,7 +69,7 @@ def classifier_free(
     interval: guide only where the log-SNR lies between these two, a remedy for saturation (Kynkäänniemi et
     al. 2024).
     """
-    weight, schedule = _finite(weight), conditional.schedule
+    weight, schedule = real("weight", weight), schedule_of(conditional)
 
     if not interval[0] <= interval[1]:
         raise BadArgument(f"interval: expected two log-SNR, the lower first, got {interval}")
@@ -100,7 +95,7 @@ def classifier(denoise: Denoise, log_prob: Callable[[Tensor, Tensor | float], Te
     log_prob: (z, t) -> (b,), log p(c | z_t) of the wanted class, differentiable in z. weight: 1 is
     Bayes' rule, the score of p(z_t | c).
     """
-    weight, schedule = _finite(weight), denoise.schedule
+    weight, schedule = real("weight", weight), schedule_of(denoise)
 
     def guided(z: Tensor, t: Tensor | float) -> Tensor:
         _, gradient = _with_gradient(lambda z: (z, log_prob(z, t).sum()), z)
@@ -115,7 +110,7 @@ def reconstruction(
     observed: Tensor,
     weight: float,
     observe: Callable[[Tensor], Tensor] | None = None,
-    variance: str = "vdm",
+    variance: Literal["vdm", "pigdm"] = "vdm",
 ) -> Guided:
     """x_tilde = x_hat - (w alpha_t / 2) grad_z ||x^a - observe(x_hat(z_t))||^2, the square a sum.
 
@@ -134,9 +129,9 @@ def reconstruction(
         al. 2023, "Pseudoinverse-guided diffusion models for inverse problems", eqs 7, 8; their sampler multiplies
         the result by r^2 again).
     """
-    if variance not in ("vdm", "pigdm"):
-        raise ValueError(f"expected variance to be 'vdm' or 'pigdm', got {variance!r}")
-    weight, schedule = _finite(weight), denoise.schedule
+    one_of("variance", variance, ("vdm", "pigdm"))
+    batch("observed", observed, axes=3 if observe is None else 1)  # by default the leading frames
+    weight, schedule = real("weight", weight), schedule_of(denoise)
     sees = observe or (lambda x: x[:, :, : observed.shape[2]])
 
     def error(z: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -194,9 +189,9 @@ def _whitened(residual: Tensor, observe: Callable[[Tensor], Tensor], like: Tenso
 
 def clipped(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Guided:
     """x_hat confined to [low, high]; steps derive eps_hat from x_hat, so the noise follows."""
-    if not low < high:
-        raise ValueError(f"expected low < high, got {low} and {high}")
-    return Guided(lambda z, t: denoise(z, t).clamp(low, high), denoise.schedule)
+    if not real("low", low) < real("high", high):
+        raise BadArgument(f"expected low < high, got {low} and {high}")
+    return Guided(lambda z, t: denoise(z, t).clamp(low, high), schedule_of(denoise))
 
 
 def dynamically_thresholded(denoise: Denoise, quantile: float = 0.995) -> Guided:
@@ -204,8 +199,7 @@ def dynamically_thresholded(denoise: Denoise, quantile: float = 0.995) -> Guided
 
     Saharia et al. 2022, "Imagen", section 2.3: a remedy for the saturation that large guidance weights bring.
     """
-    if not 0 < quantile <= 1:
-        raise ValueError(f"expected a quantile in (0, 1], got {quantile}")
+    real("quantile", quantile, 0, 1, above=True)
 
     def thresholded(z: Tensor, t: Tensor | float) -> Tensor:
         x_hat = denoise(z, t)
@@ -214,7 +208,7 @@ def dynamically_thresholded(denoise: Denoise, quantile: float = 0.995) -> Guided
         bound = expand(sizes[:, rank].clamp(min=1), x_hat)
         return x_hat.clamp(-bound, bound) / bound
 
-    return Guided(thresholded, denoise.schedule)
+    return Guided(thresholded, schedule_of(denoise))
 
 
 class Replacement:
@@ -232,25 +226,31 @@ class Replacement:
         observed: Tensor,
         schedule: Schedule,
         frames: Sequence[int] | None = None,
-        draw: str = "fresh",
+        draw: Literal["fresh", "posterior"] = "fresh",
         generator: torch.Generator | None = None,
     ) -> None:
-        if draw not in ("fresh", "posterior"):
-            raise ValueError(f"expected draw to be 'fresh' or 'posterior', got {draw!r}")
-        self.frames = list(range(observed.shape[2]) if frames is None else frames)
+        one_of("draw", draw, ("fresh", "posterior"))
+        if not isinstance(schedule, Schedule):
+            raise BadType(f"schedule: expected a Schedule, got {type(schedule).__name__}")
+        video("observed", observed)
+        self.frames = frame_indices(range(observed.shape[2]) if frames is None else frames)
         if len(self.frames) != observed.shape[2]:
-            raise ValueError(f"expected {observed.shape[2]} frame indices, got {len(self.frames)}")
+            raise BadArgument(f"frames: expected {observed.shape[2]} frame indices, got {len(self.frames)}")
         self.observed, self.schedule, self.draw, self.generator = observed, schedule, draw, generator
         self.level: tuple[Tensor, Tensor] | None = None  # the last time, and z^a there
 
     def __call__(self, z: Tensor, t: Tensor | float) -> Tensor:
         t = as_time(t)
-        batch, *rest = self.observed.shape
-        if batch not in (1, z.shape[0]) or rest != [z.shape[1], len(self.frames), *z.shape[3:]]:
+        if t.numel() != 1:
+            raise BadArgument(f"t: expected one time for all samples, got shape {tuple(t.shape)}")
+        b, *rest = self.observed.shape
+        if video("z", z).ndim != 5 or b not in (1, z.shape[0]) or rest != [z.shape[1], len(self.frames), *z.shape[3:]]:
             raise BadObservation(
                 f"expected observed of shape {(z.shape[0], z.shape[1], len(self.frames), *z.shape[3:])}, "
                 f"got {tuple(self.observed.shape)}"
             )
+        if not max(self.frames) < z.shape[2]:
+            raise BadObservation(f"frames: expected indices below {z.shape[2]}, got {self.frames}")
         x_a = self.observed.to(z).expand(z.shape[0], *self.observed.shape[1:])
         if t == 0:
             z_a = x_a
@@ -265,3 +265,6 @@ class Replacement:
         z = z.clone()
         z[:, :, self.frames] = z_a
         return z
+
+
+check_types(globals())

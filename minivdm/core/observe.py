@@ -7,18 +7,19 @@ of videos (b, c, f, h, w) that treats each of them by itself; the ones here are 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from minivdm.core.guards import BadArgument, check_types, floating, video
+
 Observe = Callable[[Tensor], Tensor]
 
 
-class BadObservation(ValueError):
+class BadObservation(BadArgument):
     """What was observed does not fit the operator or the video: its shape or its range."""
 
 
@@ -32,9 +33,11 @@ class Frames:
 
     frames: Sequence[int]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frames", tuple(frame_indices(self.frames)))
+
     def __call__(self, x: Tensor) -> Tensor:
-        _check_frames(self.frames, x.shape[2])
-        return x[:, :, list(self.frames)]
+        return video("x", x)[:, :, frame_indices(self.frames, x.shape[2])]
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,20 @@ class Downsample:
     frames: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        if self.space < 1 or self.every < 1:
-            raise BadObservation(f"expected space and every to be at least 1, got {self.space} and {self.every}")
+        for name in ("space", "every"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise BadObservation(f"{name}: expected a whole number of at least 1, got {value!r}")
+        if self.frames is not None:
+            object.__setattr__(self, "frames", tuple(frame_indices(self.frames)))
 
     def __call__(self, x: Tensor) -> Tensor:
+        video("x", x)
         if x.shape[-1] % self.space or x.shape[-2] % self.space:
             raise BadObservation(f"expected sides that {self.space} divides, got {tuple(x.shape[-2:])}")
-        if self.frames is not None:
-            _check_frames(self.frames, x.shape[2])
-        x = x[:, :, :: self.every] if self.frames is None else x[:, :, list(self.frames)]
-        return functional.avg_pool3d(x, (1, self.space, self.space))
+        x = x[:, :, :: self.every] if self.frames is None else x[:, :, frame_indices(self.frames, x.shape[2])]
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # CPUs pool no half precision
+        return functional.avg_pool3d(wide, (1, self.space, self.space)).to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -67,14 +74,18 @@ class Pixels:
 
     mask: Tensor
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.mask, Tensor) or self.mask.dtype != torch.bool or not bool(self.mask.any()):
+            got = self.mask.dtype if isinstance(self.mask, Tensor) else type(self.mask).__name__
+            raise BadObservation(f"mask: expected a tensor of booleans, True somewhere, got {got}")
+
     def __call__(self, x: Tensor) -> Tensor:
+        floating("x", x)
         try:
             mask = self.mask.to(x.device).expand(x.shape[1:])
         except RuntimeError:
             got = tuple(self.mask.shape)
             raise BadObservation(f"expected a mask that expands to {tuple(x.shape[1:])}, got {got}") from None
-        if mask.dtype != torch.bool or not bool(mask.any()):
-            raise BadObservation(f"expected a mask of booleans, True somewhere, got {self.mask.dtype}")
         return x[:, mask]
 
 
@@ -82,8 +93,8 @@ class Several:
     """Several observations at once, each flattened, one after the other: (b, n). `join` does it to their values."""
 
     def __init__(self, *observe: Observe) -> None:
-        if not observe:
-            raise BadObservation("expected at least one observation, got none")
+        if not observe or not all(map(callable, observe)):
+            raise BadObservation(f"observe: expected functions of the video, one or more, got {observe!r}")
         self.observe = observe
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -94,54 +105,19 @@ class Several:
         if len(values) != len(self.observe):
             raise BadObservation(f"expected {len(self.observe)} observed tensors, got {len(values)}")
         b = max(len(value) for value in values)
+        if any(len(value) not in (1, b) for value in values):
+            raise BadObservation(f"values: expected 1 or {b} samples in each, got {[len(value) for value in values]}")
         return torch.cat([value.expand(b, *value.shape[1:]).flatten(1) for value in values], dim=1)
 
 
-def check(
-    observed: Tensor,
-    observe: Observe,
-    shape: tuple[int, ...],
-    bounds: tuple[float, float] | None = (-1.0, 1.0),
-    gradient: bool = True,
-) -> None:
-    """Raises, before any network is asked, where `observed` cannot be what `observe` sees of a video.
-
-    observed: (b or 1, ...). shape: (c, f, h, w). bounds: the range of the data; None where there is none. gradient:
-    whether reconstruction guidance will need one. Raises BadObservation, or NotDifferentiable for it.
-    """
-    if not bool(observed.isfinite().all()):
-        raise BadObservation("observed: expected finite values, got NaN or infinite ones")
-    if bounds is not None and observed.numel():
-        low, high = float(observed.min()), float(observed.max())
-        if low < bounds[0] - 1e-3 or high > bounds[1] + 1e-3:  # what rounding may leave, not another range
-            raise BadObservation(f"observed: expected values in {list(bounds)}, got {low:.3g} to {high:.3g}")
-    with torch.inference_mode(False), torch.enable_grad():
-        x = torch.zeros(1, *shape, device=observed.device, dtype=observed.dtype, requires_grad=True)
-        seen = observe(x)
-        if seen.shape[1:] != observed.shape[1:]:
-            wanted = f"(b, {', '.join(map(str, seen.shape[1:]))})"
-            raise BadObservation(f"observed: expected shape {wanted}, got {tuple(observed.shape)}")
-        if not gradient:
-            return
-        found = torch.autograd.grad(seen.sum(), x, allow_unused=True)[0] if seen.requires_grad else None
-    if found is None:
-        raise NotDifferentiable(
-            "observe: expected a differentiable function of the video, got one whose result carries no gradient "
-            "(integers, rounding and .detach() have none)"
-        )
-    # Rounding and comparisons may carry a gradient that is 0 everywhere; ask at a place that is not special.
-    if not bool(found.any()) and not _moves(observe, shape, observed):
-        raise NotDifferentiable("observe: expected a result that changes with the video, got a gradient of 0")
+def frame_indices(frames: Sequence[int], f: int | None = None) -> list[int]:
+    """Different indices of frames, below f where it is known; BadObservation for anything else."""
+    found = list(frames) if isinstance(frames, Iterable) else []
+    whole_numbers = all(isinstance(frame, int) and not isinstance(frame, bool) and frame >= 0 for frame in found)
+    if not found or not whole_numbers or len(set(found)) != len(found) or (f is not None and max(found) >= f):
+        span = "from 0 on" if f is None else f"out of 0 to {f - 1}"
+        raise BadObservation(f"frames: expected different frames {span}, got {frames!r}")
+    return found
 
 
-def _moves(observe: Observe, shape: tuple[int, ...], like: Tensor) -> bool:
-    with torch.enable_grad():
-        n = math.prod(shape)
-        x = torch.linspace(-0.9, 0.8, n, device=like.device, dtype=like.dtype).reshape(1, *shape).requires_grad_()
-        (found,) = torch.autograd.grad(observe(x).square().sum(), x)
-    return bool(found.any())
-
-
-def _check_frames(frames: Sequence[int], f: int) -> None:
-    if len(set(frames)) != len(frames) or not all(0 <= frame < f for frame in frames):
-        raise BadObservation(f"expected different frames out of 0 to {f - 1}, got {list(frames)}")
+check_types(globals())

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from minivdm.core.denoiser import Denoise, schedule_of
 from minivdm.core.gaussian import expand, ordered, same_shape, v_from_x, velocity_from_x
-from minivdm.core.guards import BadArgument
+from minivdm.core.guards import BadArgument, check_types
 
 
 def velocity(denoise: Denoise, z: Tensor, t: Tensor | float) -> Tensor:
@@ -104,3 +104,6 @@ class DPMSolverPlusPlus2M:
             guess = x_hat + expand(h / (2 * past.h), z) * (x_hat - past.x_hat)
         ratio = schedule.sigma(s) / schedule.sigma(t)
         return expand(ratio, z) * z - expand(schedule.alpha(s) * torch.expm1(-h), z) * guess, Past(h, x_hat)
+
+
+check_types(globals())

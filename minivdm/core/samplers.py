@@ -30,7 +30,7 @@ from minivdm.core.gaussian import (
     score_from_x,
     transition,
 )
-from minivdm.core.guards import BadArgument, BadType, finite, floating, real
+from minivdm.core.guards import BadArgument, BadType, batch, check_types, finite, real, span
 from minivdm.core.guidance import clipped
 from minivdm.core.ode import DPMSolverPlusPlus2M, Multistep, angular_ddim_step, euler_step, heun_step  # noqa: F401
 from minivdm.core.schedules import CosineSchedule, Schedule
@@ -205,8 +205,8 @@ class Sampling:
             value = getattr(self, name)
             if not (callable(value) or (optional and value is None)):
                 raise BadType(f"{name}: expected a function, got {value!r}")
-        if self.clip is not None and not (len(self.clip) == 2 and self.clip[0] < self.clip[1]):
-            raise BadArgument(f"clip: expected (low, high) with low < high, got {self.clip}")
+        if self.clip is not None:
+            span("clip", self.clip)
 
     @classmethod
     def of(cls, sampling: Sampling | None = None, steps: int | None = None, **named: Any) -> Self:
@@ -253,8 +253,7 @@ def sample(
     """
     how = Sampling.of(sampling, steps, **named)
     times = how.times(schedule_of(denoise))
-    if finite("noise", floating("noise", noise)).ndim == 0 or noise.numel() == 0:
-        raise BadArgument(f"noise: expected latents with a batch first, none empty, got shape {tuple(noise.shape)}")
+    finite("noise", batch("noise", noise))
     if how.clip is not None:
         denoise = clipped(denoise, *how.clip)
     z, past = noise if project is None else project(noise, times[0]), None
@@ -272,3 +271,6 @@ def sample(
         if callback is not None:
             callback(z, s)
     return z
+
+
+check_types(globals())

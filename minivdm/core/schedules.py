@@ -23,7 +23,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, BadType
+from minivdm.core.guards import BadArgument, BadType, check_types, real
+
+
+def _as_float(name: str, value: Tensor | float | Sequence[float]) -> Tensor:
+    """Numbers as a float64 tensor of the same shape, on the CPU where the device has no float64."""
+    try:
+        value = (
+            value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+        )  # not by way of float32
+    except (TypeError, ValueError, RuntimeError):
+        raise BadType(f"{name}: expected a number or a tensor of them, got {value!r}") from None
+    if value.is_complex() or value.dtype == torch.bool:
+        raise BadType(f"{name}: expected real numbers, got {value.dtype}")
+    if value.device.type == "mps":  # has no float64; these few numbers may as well be computed on the CPU
+        value = value.cpu()
+    return value.to(torch.float64)
 
 
 def as_time(t: Tensor | float | Sequence[float]) -> Tensor:
@@ -31,15 +46,7 @@ def as_time(t: Tensor | float | Sequence[float]) -> Tensor:
 
     Values that already live on an accelerator are not checked: reading them would stall it at every training step.
     """
-    try:
-        t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)  # not by way of float32
-    except (TypeError, ValueError, RuntimeError):
-        raise BadType(f"t: expected diffusion times, a number or a tensor of them, got {t!r}") from None
-    if t.is_complex():
-        raise BadType(f"t: expected real times, got {t.dtype}")
-    if t.device.type == "mps":  # has no float64; these few numbers may as well be computed on the CPU
-        t = t.cpu()
-    t = t.to(torch.float64)
+    t = _as_float("t", t)
     if t.device.type == "cpu" and not bool(((t >= 0) & (t <= 1)).all()):
         raise BadArgument(f"t: diffusion times lie in [0, 1] (0 is clean, 1 is noise), got {t.tolist()}")
     return t
@@ -77,7 +84,7 @@ class Schedule(ABC):
 
     def time(self, log_snr: Tensor | float) -> Tensor:
         """The inverse of `log_snr`: the t in [0, 1] whose lambda_t is nearest to `log_snr`."""
-        log_snr = torch.as_tensor(log_snr, dtype=torch.float64)
+        log_snr = _as_float("log_snr", log_snr)
         low, high = torch.zeros_like(log_snr), torch.ones_like(log_snr)
         for _ in range(60):  # bisection: 2^-60 is below float64's rounding
             middle = (low + high) / 2
@@ -113,10 +120,10 @@ class CosineSchedule(Schedule):
     """
 
     def __init__(self, log_snr_min: float = -20.0, log_snr_max: float = 20.0, shift: float = 0.0) -> None:
-        if not (math.isfinite(log_snr_min) and math.isfinite(log_snr_max) and log_snr_min < log_snr_max):
-            raise BadArgument(f"expected finite log_snr_min < log_snr_max, got {log_snr_min}, {log_snr_max}")
-        if not math.isfinite(shift):
-            raise BadArgument(f"expected a finite shift, got {shift}")
+        for name, value in dict(log_snr_min=log_snr_min, log_snr_max=log_snr_max, shift=shift).items():
+            real(name, value, -70, 70)  # further out the angle rounds to 0 or to pi / 2
+        if not log_snr_min < log_snr_max:
+            raise BadArgument(f"expected log_snr_min < log_snr_max, got {log_snr_min}, {log_snr_max}")
         self.log_snr_min, self.log_snr_max, self.shift = float(log_snr_min), float(log_snr_max), float(shift)
         self._first = math.atan(math.exp(-self.log_snr_max / 2))  # a: the angle at t = 0, before the shift
         self._speed = math.atan(math.exp(-self.log_snr_min / 2)) - self._first  # b - a
@@ -124,15 +131,15 @@ class CosineSchedule(Schedule):
     @classmethod
     def for_size(cls, size: int, base: int = 32, log_snr_min: float = -20.0, log_snr_max: float = 20.0):
         """The schedule shifted for frames of `size` x `size` pixels, unshifted at `base` x `base`."""
-        if size <= 0 or base <= 0:
-            raise BadArgument(f"expected positive frame sizes, got size={size} and base={base}")
+        real("size", size, 0, above=True)
+        real("base", base, 0, above=True)
         return cls(log_snr_min, log_snr_max, shift=2 * math.log(base / size))
 
     def log_snr(self, t: Tensor | float) -> Tensor:
         return -2 * torch.log(torch.tan(self._first + as_time(t) * self._speed)) + self.shift
 
     def time(self, log_snr: Tensor | float) -> Tensor:
-        log_snr = torch.as_tensor(log_snr, dtype=torch.float64)
+        log_snr = _as_float("log_snr", log_snr)
         angle = torch.atan(torch.exp((self.shift - log_snr) / 2))
         return ((angle - self._first) / self._speed).clamp(0, 1)
 
@@ -166,7 +173,7 @@ class LinearSchedule(Schedule):
     t_min = 1e-5  # Song et al. 2021, appendix C
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
-        if not (0 < beta_min <= beta_max < math.inf):
+        if not 0 < real("beta_min", beta_min) <= real("beta_max", beta_max):
             raise BadArgument(f"expected 0 < beta_min <= beta_max, got {beta_min} and {beta_max}")
         self.beta_min, self.beta_max = float(beta_min), float(beta_max)
 
@@ -197,7 +204,7 @@ class LinearSchedule(Schedule):
         return self.beta(t) * self.alpha(t) ** 2 / (2 * self.sigma(t))  # of sigma^2 = 1 - alpha^2; infinite at t = 0
 
     def time(self, log_snr: Tensor | float) -> Tensor:
-        log_snr = torch.as_tensor(log_snr, dtype=torch.float64)
+        log_snr = _as_float("log_snr", log_snr)
         return self._time_of_log_alpha(-torch.nn.functional.softplus(-log_snr) / 2)
 
     def diffusion(self, t: Tensor | float) -> Tensor:
@@ -218,7 +225,7 @@ class SubVPSchedule(LinearSchedule):
 
     def time(self, log_snr: Tensor | float) -> Tensor:
         # sigma / alpha = (1 - alpha^2) / alpha = r, hence alpha = (sqrt(r^2 + 4) - r) / 2 = exp(-arsinh(r / 2)).
-        ratio = torch.exp(-torch.as_tensor(log_snr, dtype=torch.float64) / 2)
+        ratio = torch.exp(-_as_float("log_snr", log_snr) / 2)
         return self._time_of_log_alpha(-torch.asinh(ratio / 2))
 
     def diffusion(self, t: Tensor | float) -> Tensor:
@@ -232,7 +239,7 @@ class VESchedule(Schedule):
     """
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0) -> None:
-        if not (0 < sigma_min < sigma_max < math.inf):
+        if not 0 < real("sigma_min", sigma_min) < real("sigma_max", sigma_max):
             raise BadArgument(f"expected 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
         self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
         self._growth = math.log(self.sigma_max / self.sigma_min)  # d log sigma / dt
@@ -250,7 +257,7 @@ class VESchedule(Schedule):
         return self.sigma(t) * self._growth
 
     def time(self, log_snr: Tensor | float) -> Tensor:
-        log_sigma = -torch.as_tensor(log_snr, dtype=torch.float64) / 2
+        log_sigma = -_as_float("log_snr", log_snr) / 2
         return ((log_sigma - math.log(self.sigma_min)) / self._growth).clamp(0, 1)
 
 
@@ -278,4 +285,7 @@ class FlowSchedule(Schedule):
         return torch.ones_like(as_time(t))
 
     def time(self, log_snr: Tensor | float) -> Tensor:
-        return torch.sigmoid(-torch.as_tensor(log_snr, dtype=torch.float64) / 2)  # sigma / alpha = t / (1 - t)
+        return torch.sigmoid(-_as_float("log_snr", log_snr) / 2)  # sigma / alpha = t / (1 - t)
+
+
+check_types(globals())

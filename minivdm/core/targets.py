@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from minivdm.core.gaussian import Slopes
-from minivdm.core.guards import BadArgument, real, whole
+from minivdm.core.guards import BadArgument, check_types, real, whole
 from minivdm.core.schedules import Schedule
 
 TARGETS = ("x", "eps", "v", "score", "velocity", "edm")
@@ -123,3 +123,6 @@ def stratified_times(
         mean, std = logit_normal
         u = torch.sigmoid(real("mean", mean) + real("std", std, least=0, above=True) * torch.special.ndtri(u))
     return schedule.t_min + (schedule.t_max - schedule.t_min) * u
+
+
+check_types(globals())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, whole
+from minivdm.core.guards import BadArgument, check_types, whole
 from minivdm.core.schedules import Schedule, as_time
 
 Grid = Callable[[int, Schedule], Tensor]
@@ -76,3 +76,6 @@ def times_of(grid: Grid | Tensor | Sequence[float], steps: int | None, schedule:
     if steps not in (None, len(times) - 1):
         raise BadArgument(f"grid: expected a grid of {steps} steps, got one of {len(times) - 1}")
     return times
+
+
+check_types(globals())

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from minivdm.core.denoiser import Denoise, schedule_of
+from minivdm.core.denoiser import Denoise, schedule_of, times_for
 from minivdm.core.gaussian import diffuse, expand, noise_like, ordered
-from minivdm.core.guards import BadArgument, finite, floating, whole
+from minivdm.core.guards import BadArgument, batch, check_types, finite, whole
 from minivdm.core.schedules import Schedule, as_time
 from minivdm.core.time_grids import as_grid
 
@@ -54,8 +54,11 @@ def gaussian_kl(mean_q: Tensor, variance_q: Tensor | float, mean_p: Tensor, vari
     if mean_q.shape != mean_p.shape:
         raise BadArgument(f"expected means of one shape, got {tuple(mean_q.shape)} and {tuple(mean_p.shape)}")
     variance_q, variance_p = (torch.as_tensor(v, dtype=torch.float64) for v in (variance_q, variance_p))
-    if not bool((variance_q > 0).all() and (variance_p > 0).all()):
-        raise BadArgument(f"expected positive variances, got {variance_q.tolist()} and {variance_p.tolist()}")
+    if not all(bool((v > 0).all() and v.isfinite().all()) for v in (variance_q, variance_p)):
+        raise BadArgument(f"expected finite, positive variances, got {variance_q.tolist()} and {variance_p.tolist()}")
+    if any(v.shape not in ((), (1,), mean_q.shape[:1]) for v in (variance_q, variance_p)):
+        got = f"{tuple(variance_q.shape)} and {tuple(variance_p.shape)}"
+        raise BadArgument(f"expected variances that are scalars or {tuple(mean_q.shape[:1])}, got {got}")
     ratio = variance_q / variance_p
     per_value = (ratio - 1 - ratio.log()).to(mean_q)
     distance = (mean_q - mean_p).square().flatten(1).sum(1)
@@ -87,7 +90,7 @@ def step_term(
 
     = (1/2) (SNR(s) - SNR(t)) ||x - x_hat(z_t)||^2: both Gaussians have the same variance.
     """
-    s, t = ordered(s, t)
+    s, t = ordered(times_for(len(batch("x", x, axes=2)), s), times_for(len(x), t))
     schedule = schedule_of(denoise)
     gain = schedule.log_snr(s).exp() * -torch.expm1(schedule.log_snr(t) - schedule.log_snr(s))
     z = diffuse(x, t, schedule, noise_like(x, generator))
@@ -221,6 +224,8 @@ def _assemble(values: Tensor, x: Tensor, schedule: Schedule) -> Bound:
 
 def _check_data(x: Tensor) -> None:
     """Data that a bound can be computed of: SNRs of e^20 leave half precision no digit."""
-    if finite("x", floating("x", x)).ndim < 2 or x.numel() == 0 or x.dtype in (torch.float16, torch.bfloat16):
-        got = f"{x.dtype} of shape {tuple(x.shape)}"
-        raise BadArgument(f"x: expected data (b, ...) in float32 or float64, none of them empty, got {got}")
+    if finite("x", batch("x", x, axes=2)).dtype in (torch.float16, torch.bfloat16):
+        raise BadArgument(f"x: expected float32 or float64, got {x.dtype}")
+
+
+check_types(globals())

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from minivdm.core.gaussian import score_from_x
-from minivdm.core.guards import BadArgument, floating, real, whole
+from minivdm.core.guards import BadArgument, BadType, check_types, floating, real, whole
+from minivdm.core.observe import frame_indices
 from minivdm.core.schedules import Schedule
 from minivdm.exact.laws import ExactDenoiser, Law, column, wasserstein
 
@@ -112,7 +113,9 @@ class GaussianVideo:
             raise BadArgument(f"observed: expected (b, ...), got shape {tuple(observed.shape)}")
         values = observed.flatten(1).double()
         if operator is None:
-            indices = range(observed.shape[2]) if frames is None else frames
+            if observed.ndim != 5:
+                raise BadArgument(f"observed: expected frames (b, 1, n, h, w), got shape {tuple(observed.shape)}")
+            indices = frame_indices(range(observed.shape[2]) if frames is None else frames, self.shape[1])
             selected = torch.arange(len(self.covariance)).reshape(self.shape)[:, list(indices)].flatten()
             operator = torch.eye(self.covariance.shape[0], dtype=torch.float64)[selected]
         operator = operator.double()
@@ -142,7 +145,10 @@ class GaussianVideo:
         """2-Wasserstein distance to another law, given by its moments or by samples (n, 1, f, h, w)."""
         if isinstance(other, Tensor):
             flat = self._flat(other)
+            whole("the number of samples", len(flat), least=2)
             other = Law(flat.mean(0), torch.cov(flat.T).reshape(flat.shape[1], flat.shape[1]))
+        if not isinstance(other, Law):
+            raise BadType(f"other: expected a Law or samples, got {type(other).__name__}")
         return wasserstein(self.law, other)
 
 
@@ -150,3 +156,6 @@ def _decaying(n: int, correlation: float) -> Tensor:
     """correlation^|i - j|, (n, n)."""
     i = torch.arange(n)
     return torch.as_tensor(float(correlation), dtype=torch.float64) ** (i[:, None] - i).abs()
+
+
+check_types(globals())

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from minivdm.core.gaussian import same_shape
-from minivdm.core.guards import BadArgument, floating
+from minivdm.core.guards import BadArgument, batch, check_types
 
 Field = Callable[[Tensor], Tensor]
 
@@ -21,7 +21,7 @@ def pullback(field: Field, z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor
     """field(z), and e -> e^T J for e like z, of every sample by itself."""
     # Copies: what was made in inference mode cannot be differentiated by.
     with torch.inference_mode(False), torch.enable_grad():
-        value, product = torch.func.vjp(field, floating("z", z).detach().clone())  # type: ignore[misc]
+        value, product = torch.func.vjp(field, batch("z", z, axes=2).detach().clone())  # type: ignore[misc]
     same_shape(z, value, "the field's value")
     return value, lambda e: product(e)[0]
 
@@ -43,3 +43,6 @@ def divergence(field: Field, z: Tensor, probes: Tensor | None = None) -> tuple[T
             return value, torch.stack(terms).sum(0)
         terms = [(product(e.clone()) * e.clone()).flatten(1).sum(1) for e in probes]
         return value, torch.stack(terms).mean(0)
+
+
+check_types(globals())

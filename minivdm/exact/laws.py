@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, BadType
+from minivdm.core.guards import BadArgument, BadType, check_types
 from minivdm.core.schedules import Schedule
 
 
@@ -55,9 +55,19 @@ def _root(covariance: Tensor) -> Tensor:
 
 
 def wasserstein(first: Law, second: Law) -> float:
-    """W2^2 = |m1 - m2|^2 + tr(C1 + C2 - 2 (C1^{1/2} C2 C1^{1/2})^{1/2}) (Olkin & Pukelsheim 1982)."""
+    """W2^2 = |m1 - m2|^2 + tr(C1 + C2 - 2 (C1^{1/2} C2 C1^{1/2})^{1/2}) (Olkin & Pukelsheim 1982).
+
+    A mean may be (d,) or (1, d), as that of a law given one observation is.
+    """
+    m1, m2 = (law.mean[0] if law.mean.ndim == 2 and len(law.mean) == 1 else law.mean for law in (first, second))
+    if first.covariance.shape != second.covariance.shape or m1.shape != m2.shape:
+        got = ", ".join(f"{tuple(law.mean.shape)} and {tuple(law.covariance.shape)}" for law in (first, second))
+        raise BadArgument(f"expected two laws of one size, got means and covariances {got}")
     root = _root(first.covariance)
     cross = _root(root @ second.covariance @ root)
-    squared = (first.mean - second.mean).square().sum()
+    squared = (m1 - m2).square().sum()
     squared = squared + (first.covariance + second.covariance - 2 * cross).trace()
     return math.sqrt(max(0.0, float(squared)))
+
+
+check_types(globals())

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from minivdm.core.denoiser import Denoise, schedule_of
 from minivdm.core.gaussian import expand
-from minivdm.core.guards import BadArgument, finite, floating, real, whole
+from minivdm.core.guards import batch, check_types, finite, real, whole
 from minivdm.core.ode import velocity
 from minivdm.core.time_grids import Grid, times_of, uniform_in_t
 from minivdm.exact.jacobian import Field, divergence
@@ -53,7 +53,7 @@ def signs_like(z: Tensor, probes: int, generator: torch.Generator | None = None)
 def normal_log_prob(z: Tensor, std: Tensor | float = 1.0) -> Tensor:
     """log N(z; 0, std^2 I) per sample, (b,). std: positive, a number or 0-d."""
     real("std", std, least=0, above=True)
-    z = floating("z", z).flatten(1) / torch.as_tensor(std).to(z)
+    z = batch("z", z, axes=2).flatten(1) / torch.as_tensor(std).to(z)
     return -(z**2).sum(1) / 2 - z.shape[1] * (math.log(2 * math.pi) / 2 + torch.as_tensor(std).log().to(z))
 
 
@@ -75,8 +75,7 @@ def log_likelihood(
     """
     schedule = schedule_of(denoise)
     whole("probes", probes, least=0)
-    if finite("x", floating("x", x)).ndim == 0 or x.numel() == 0:
-        raise BadArgument(f"x: expected data with a batch first, none of them empty, got shape {tuple(x.shape)}")
+    finite("x", batch("x", x, axes=2))
     times = times_of(grid, steps if callable(grid) else None, schedule).flip(0).clamp(min=schedule.t_min)
     trace = hutchinson_divergence(signs_like(x, probes, generator)) if probes else exact_divergence
 
@@ -88,3 +87,6 @@ def log_likelihood(
         z = z + dt * (start + end) / 2
         change = change + dt * (start_trace + end_trace) / 2
     return normal_log_prob(z, schedule.prior_std(times[-1])) + change
+
+
+check_types(globals())

@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, floating, whole
+from minivdm.core.guards import BadArgument, check_types, floating, whole
 from minivdm.core.schedules import Schedule
 from minivdm.exact.laws import ExactDenoiser, column
 
@@ -125,3 +125,6 @@ class GaussianMixture:
     def denoiser(self, schedule: Schedule) -> ExactDenoiser:
         """(z, t) -> E[x | z_t]; `.given(labels)` restricts it to some components."""
         return ExactDenoiser(self, schedule)
+
+
+check_types(globals())

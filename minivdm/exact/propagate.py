@@ -16,6 +16,8 @@ from torch import Tensor
 
 from minivdm.core.denoiser import Denoise
 from minivdm.core.gaussian import Gaussian
+from minivdm.core.guards import BadType, check_types
+from minivdm.core.observe import frame_indices
 from minivdm.core.samplers import ancestral_law
 from minivdm.core.schedules import Schedule
 from minivdm.core.time_grids import Grid, times_of, uniform_in_t
@@ -52,6 +54,10 @@ class Propagation:
         frames: Sequence[int] = (),
     ) -> None:
         self.video, self.schedule, self.condition = video, schedule, condition
+        if not isinstance(video, GaussianVideo) or not isinstance(schedule, Schedule) or not callable(condition):
+            got = ", ".join(type(value).__name__ for value in (video, schedule, condition))
+            raise BadType(f"expected a GaussianVideo, a Schedule and a function of x^a, got {got}")
+        frames = frame_indices(frames, video.shape[1]) if len(frames) else frames
         self.places = torch.arange(len(video.covariance)).reshape(video.shape)[:, list(frames)].flatten()
         self.a = len(self.places)
 
@@ -129,3 +135,6 @@ class Propagation:
     def _parts(self, u: Tensor) -> tuple[Tensor, Tensor]:
         c, _, h, w = self.video.shape
         return u[:, : self.a].reshape(len(u), c, -1, h, w), u[:, self.a :].reshape(len(u), *self.video.shape)
+
+
+check_types(globals())

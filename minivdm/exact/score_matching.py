@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from minivdm.core.gaussian import expand, noise_like, same_shape, x_from_score
-from minivdm.core.guards import BadArgument, finite, floating, real, whole
+from minivdm.core.guards import BadArgument, check_types, finite, floating, real, whole
 from minivdm.exact.jacobian import divergence
 from minivdm.exact.likelihood import signs_like
 
@@ -122,3 +122,6 @@ def annealed_langevin(
         for _ in range(steps):
             z = z + a / 2 * score(z, sigma) + a**0.5 * noise_like(z, generator)
     return z
+
+
+check_types(globals())

@@ -3,10 +3,17 @@
 Read layers, attention, unet3d; toy_mlp is the U-Net's stand-in for points of a plane.
 """
 
-from minivdm.networks.attention import SpatialAttention, TemporalAttention, attend, rotary_angles, rotate
+from minivdm.networks.attention import (
+    SpatialAttention,
+    TemporalAttention,
+    attend,
+    joint_frame_mask,
+    rotary_angles,
+    rotate,
+)
 from minivdm.networks.layers import GroupNorm, zero
 from minivdm.networks.toy_mlp import PointNetwork
-from minivdm.networks.unet3d import Block, Modulated, ResidualBlock, UNet3D, joint_frame_mask
+from minivdm.networks.unet3d import Block, Modulated, ResidualBlock, UNet3D
 
 __all__ = [
     "Block",

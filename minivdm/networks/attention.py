@@ -5,6 +5,8 @@ attention treats the frames as batch, temporal attention the places: the only la
 frames meet (Ho et al. 2022, "Video Diffusion Models" (VDM), section 3).
 """
 
+from __future__ import annotations
+
 import math
 
 import torch
@@ -12,6 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from minivdm.core.guards import BadArgument, check_types, floating, real, whole
 from minivdm.networks.layers import GroupNorm, zero
 
 # CUDA's fused attention kernels put batch*heads on a grid axis that ends at 65,535. Temporal attention's
@@ -29,6 +32,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     Returns:
         Shape (n, heads, tokens, d).
     """
+    fits = floating("q", q).ndim == 4 == k.ndim and k.shape == v.shape and k.dtype == v.dtype == q.dtype
+    if not fits or k.shape[:2] != q.shape[:2] or k.shape[3] != q.shape[3]:
+        got = ", ".join(f"{part.dtype} {tuple(part.shape)}" for part in (q, k, v))
+        raise BadArgument(f"q, k, v: expected shapes (n, heads, tokens, d) and one dtype, got {got}")
+    if mask is not None:
+        wanted = (q.shape[2], k.shape[2])
+        if mask.dtype != torch.bool or mask.ndim != 4 or mask.shape[0] not in (1, len(q)) or mask.shape[2:] != wanted:
+            got = f"{mask.dtype} of shape {tuple(mask.shape)}"
+            raise BadArgument(f"mask: expected bool of shape (1 or {len(q)}, 1, {wanted[0]}, {wanted[1]}), got {got}")
     if q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16):
         return _written_out(q, k, v, mask)
     rows = max(1, MAX_ATTENTION_BATCH // q.shape[1])
@@ -67,6 +79,10 @@ def rotary_angles(positions: Tensor, dimensions: int, shortest: float = 4.0, lon
     Returns:
         Angles in radians, shape (f, d/2).
     """
+    if whole("dimensions", dimensions, least=2) % 2:
+        raise BadArgument(f"dimensions: expected an even number, got {dimensions}")
+    if not 0 < real("shortest", shortest) <= real("longest", longest):
+        raise BadArgument(f"expected 0 < shortest <= longest, got {shortest} and {longest}")
     pairs = dimensions // 2
     exponent = torch.linspace(0, 1, pairs, device=positions.device)
     period = shortest * (longest / shortest) ** exponent
@@ -149,3 +165,21 @@ class TemporalAttention(nn.Module):
         if mask is not None:
             logits = logits.masked_fill(~mask[:, None, None, None], -math.inf)
         return logits.softmax(dim=-1)
+
+
+def joint_frame_mask(frames: int, images: int, device: torch.device | str = "cpu") -> Tensor:
+    """Mask of joint image-video training (VDM section 3.1).
+
+    The first ``frames`` belong to one clip and see each other; each of the ``images`` that follow sees itself alone.
+
+    Returns:
+        Bool, shape (frames + images, frames + images); True where row may look at column.
+    """
+    whole("frames", frames)
+    whole("images", images, least=0)
+    mask = torch.eye(frames + images, dtype=torch.bool, device=device)
+    mask[:frames, :frames] = True
+    return mask
+
+
+check_types(globals())

@@ -1,5 +1,7 @@
 """What every network here is built with: a normalisation that is at home in half precision, and quiet branches."""
 
+from __future__ import annotations
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

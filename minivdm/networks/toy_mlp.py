@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from minivdm.core.guards import BadArgument, check_types, floating, whole
+
 
 class PointNetwork(nn.Module):
     """A multilayer perceptron on z and on sines and cosines of z and lambda. z: (b, d); log_snr: (b,).
@@ -25,9 +27,9 @@ class PointNetwork(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if min(dimensions, width, depth) < 1:
-            raise ValueError(f"expected positive dimensions, width and depth, got {dimensions}, {width}, {depth}")
-        self.waves = waves
+        for name, value in dict(dimensions=dimensions, width=width, depth=depth).items():
+            whole(name, value)
+        self.dimensions, self.waves = dimensions, waves
         sizes = [dimensions * (1 + 2 * len(waves)) + 16, *[width] * depth, dimensions]
         self.layers = nn.ModuleList(
             nn.utils.skip_init(nn.Linear, n, m)  # type: ignore[arg-type]
@@ -39,9 +41,18 @@ class PointNetwork(nn.Module):
 
     def forward(self, z: Tensor, log_snr: Tensor) -> Tensor:
         """A tensor like z, (b, d)."""
+        if floating("z", z).ndim != 2 or z.shape[1] != self.dimensions:
+            raise BadArgument(f"z: expected points of shape (b, {self.dimensions}), got {tuple(z.shape)}")
+        if floating("log_snr", log_snr).numel() not in (1, len(z)):
+            raise BadArgument(f"log_snr: expected shape ({len(z)},), got {tuple(log_snr.shape)}")
+        dtype = next(self.parameters()).dtype
+        z, log_snr = z.to(dtype), log_snr.to(dtype).expand(len(z))
         # lambda / 20 and its multiples: slow enough that lambda = -20 and 20 still differ.
         angles = [log_snr[:, None] * torch.arange(1, 9, device=z.device) / 20, *(w * z for w in self.waves)]
         h = torch.cat([z, *(f(angle) for angle in angles for f in (torch.sin, torch.cos))], dim=1)
         for layer in self.layers[:-1]:
             h = nn.functional.silu(layer(h))
         return self.layers[-1](h)
+
+
+check_types(globals())

@@ -13,6 +13,8 @@ attentions reach their tokens by viewing the same memory.
 The network knows nothing of diffusion: it maps a noisy clip and a log-SNR to a clip.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch
@@ -21,8 +23,8 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from minivdm.core.guards import BadArgument, video, whole
-from minivdm.networks.attention import SpatialAttention, TemporalAttention
+from minivdm.core.guards import BadArgument, BadType, check_types, floating, video, whole
+from minivdm.networks.attention import SpatialAttention, TemporalAttention, joint_frame_mask  # noqa: F401
 from minivdm.networks.layers import GroupNorm, zero
 
 
@@ -131,6 +133,9 @@ class UNet3D(nn.Module):
             raise BadArgument(f"embedding: expected an even number, got {embedding}")
         if whole("head_channels", head_channels) % 4:
             raise BadArgument(f"head_channels: expected a multiple of 4, got {head_channels}")
+        for name, values in dict(multipliers=multipliers, spatial=spatial, temporal=temporal).items():
+            if not isinstance(values, Sequence):
+                raise BadType(f"{name}: expected a sequence, got {values!r}")
         if not multipliers or not len(multipliers) == len(spatial) == len(temporal):
             got = f"{len(multipliers)}, {len(spatial)} and {len(temporal)}"
             raise BadArgument(f"multipliers, spatial, temporal: expected one entry per resolution in each, got {got}")
@@ -203,6 +208,8 @@ class UNet3D(nn.Module):
             n = self.config["labels"]
             if self.label_embedding is None:
                 raise BadArgument("labels: expected none for a network built with labels=0, got some")
+            if not isinstance(labels, Tensor) or labels.is_complex():
+                raise BadType(f"labels: expected a tensor of real numbers, got {type(labels).__name__}")
             if labels.ndim == 2:
                 labels = repeat(labels, "b n -> b f n", f=frames)
             if labels.shape != (batch, frames, n):
@@ -219,11 +226,13 @@ class UNet3D(nn.Module):
         step = self.config["patch"] * 2 ** (len(self.config["multipliers"]) - 1)
         if h % step or w % step:
             raise BadArgument(f"z: expected height and width that are multiples of {step}, got {h}x{w}")
-        if log_snr.ndim > 1 or log_snr.numel() not in (1, b):
+        if floating("log_snr", log_snr).ndim > 1 or log_snr.numel() not in (1, b):
             raise BadArgument(f"log_snr: expected a scalar or shape ({b},), got {tuple(log_snr.shape)}")
         if frame_mask is None:
             return None
-        if frame_mask.dtype != torch.bool or tuple(frame_mask.shape) not in ((f, f), (b, f, f)):
+        if not isinstance(frame_mask, Tensor) or frame_mask.dtype != torch.bool:
+            raise BadType(f"frame_mask: expected a tensor of bool, got {getattr(frame_mask, 'dtype', frame_mask)!r}")
+        if tuple(frame_mask.shape) not in ((f, f), (b, f, f)):
             got = f"{frame_mask.dtype} of shape {tuple(frame_mask.shape)}"
             raise BadArgument(f"frame_mask: expected bool of shape ({f}, {f}) or ({b}, {f}, {f}), got {got}")
         return frame_mask if frame_mask.ndim == 3 else frame_mask[None]
@@ -287,14 +296,4 @@ class UNet3D(nn.Module):
         return rearrange(F.pixel_shuffle(x, self.config["patch"]), "(b f) c h w -> b c f h w", b=b)
 
 
-def joint_frame_mask(frames: int, images: int, device: torch.device | str = "cpu") -> Tensor:
-    """Mask of joint image-video training (VDM section 3.1).
-
-    The first ``frames`` belong to one clip and see each other; each of the ``images`` that follow sees itself alone.
-
-    Returns:
-        Bool, shape (frames + images, frames + images); True where row may look at column.
-    """
-    mask = torch.eye(frames + images, dtype=torch.bool, device=device)
-    mask[:frames, :frames] = True
-    return mask
+check_types(globals())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from minivdm.core.denoiser import Conditional, Denoise, schedule_of
-from minivdm.core.guards import BadArgument, BadType, real, whole
+from minivdm.core.guards import BadArgument, BadType, check_types, real, whole
 from minivdm.core.guidance import classifier_free
 from minivdm.core.self_conditioning import SelfConditioned, takes_estimate
 
@@ -49,3 +49,6 @@ def guided(denoise: Denoise, labels: Tensor | None, weight: float, **conditions:
         return asked if weight == 0 else classifier_free(asked, denoise.given(None, **own), weight)
 
     return SelfConditioned(of, schedule) if takes_estimate(denoise) else of(None)
+
+
+check_types(globals())

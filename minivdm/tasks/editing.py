@@ -9,7 +9,7 @@ from torch import Tensor
 
 from minivdm.core.denoiser import Denoise, schedule_of
 from minivdm.core.gaussian import diffuse, eps_from_x, expand
-from minivdm.core.guards import BadArgument, finite, floating, real, whole
+from minivdm.core.guards import BadArgument, check_types, finite, floating, real, whole
 from minivdm.core.samplers import Sampling, SamplingFields, ddim_step, sample
 
 if TYPE_CHECKING:
@@ -64,3 +64,6 @@ def sdedit(
     times = real("t", t, 0, 1, above=True) * how.times(schedule)
     z = diffuse(finite("x", floating("x", x)), times[0], schedule, generator=generator)
     return sample(denoise, z, sampling=Sampling.of(how, len(times) - 1, grid=times), generator=generator)
+
+
+check_types(globals())

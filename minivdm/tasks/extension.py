@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from minivdm.core.denoiser import Denoise, schedule_of
-from minivdm.core.guards import BadArgument, BadType, whole
+from minivdm.core.guards import BadArgument, BadType, check_types, whole
 from minivdm.core.observe import BadObservation, Downsample, Frames, Observe
 from minivdm.core.samplers import Sampling
 from minivdm.tasks.orders import NoNewFrames, ObservedAndNew, Order, autoregressive, plan
@@ -138,7 +138,9 @@ def fill(
     """
     b, _, total, _, _ = canvas.shape
     times = options.how.times(schedule_of(denoise))
-    if labels is not None and (labels.shape[0] not in (1, b) or (labels.ndim == 3 and labels.shape[1] != total)):
+    if labels is not None and (
+        labels.ndim == 0 or labels.shape[0] not in (1, b) or (labels.ndim == 3 and labels.shape[1] != total)
+    ):
         wanted = f"({b}, n) or ({b}, {total}, n)"
         raise BadArgument(f"labels: expected {wanted} for {b} videos of {total} frames, got {tuple(labels.shape)}")
 
@@ -173,5 +175,8 @@ def fill(
             posed, indices = problem(block)
             made = solve(posed, options.generator, count)[:, :, [indices.index(frame) for frame in block[1]]]
             clip = options.how.clip
-            canvas[:, :, block[1]] = made if clip is None else made.clamp(*clip)
+            canvas[:, :, block[1]] = (made if clip is None else made.clamp(*clip)).to(canvas)
     return canvas
+
+
+check_types(globals())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from minivdm.core import samplers
 from minivdm.core.denoiser import Denoise, schedule_of
-from minivdm.core.guards import BadArgument, whole
+from minivdm.core.guards import BadArgument, check_types, whole
 from minivdm.core.samplers import Sampling, SamplingFields
 from minivdm.tasks.conditions import guided
 
@@ -62,6 +62,8 @@ def generate(
     how = Sampling.of(named.pop("sampling", None), steps, **named)
     shape = clip_shape(denoise, shape)
     given = [value for value in (labels, *conditions.values()) if value is not None]
+    if any(value.ndim == 0 for value in given):
+        raise BadArgument("labels: expected the batch first, got a scalar")
     rows = max((len(value) for value in given), default=1)
     count = rows if count is None else whole("count", count)
     if any(len(value) not in (1, count) for value in given):
@@ -85,3 +87,6 @@ def clip_shape(denoise: Denoise, shape: tuple[int, ...] | None) -> tuple[int, in
         raise BadArgument(f"shape: expected (c, f, h, w), got {tuple(shape)}")
     c, f, h, w = (whole("shape", n) for n in shape)
     return c, f, h, w
+
+
+check_types(globals())

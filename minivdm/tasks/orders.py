@@ -7,9 +7,10 @@ where `known` are the indices that are there already; bind its options with func
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from minivdm.core.guards import BadArgument, whole
+from minivdm.core.guards import BadArgument, check_types, whole
 
 ObservedAndNew = tuple[list[int], list[int]]
 Order = Callable[[Sequence[int], int, int], Iterable[ObservedAndNew]]
@@ -84,11 +85,19 @@ def plan(
     that is, names one outside the video or makes none, or where frames are left out at the end.
     """
     there = _known(known, frames, window)
+    if not callable(order) and (isinstance(order, str) or not isinstance(order, Iterable)):
+        raise BadOrder(f"order: expected a function or pairs of frame indices (observed, new), got {order!r}")
     if len(known) >= frames:
         raise NoNewFrames(f"expected more frames than the {len(known)} known ones, got {frames}: nothing to make")
     blocks: list[ObservedAndNew] = []
-    for observed, new in order(known, frames, window) if callable(order) else order:
-        observed, new, number = list(observed), list(new), len(blocks) + 1
+    for pair in order(known, frames, window) if callable(order) else order:
+        number = len(blocks) + 1
+        try:
+            observed, new = (list(map(operator.index, indices)) for indices in pair)
+        except (TypeError, ValueError):
+            raise BadOrder(
+                f"block {number}: expected two lists of frame indices (observed, new), got {pair!r}"
+            ) from None
         if not new:
             raise NoNewFrames(f"block {number}: expected at least one new frame, got none")
         if len(observed) + len(new) > window:
@@ -114,3 +123,6 @@ def _known(known: Sequence[int], frames: int, window: int) -> set[int]:
     if any(not 0 <= frame < frames for frame in known) or len(set(known)) != len(known):
         raise BadOrder(f"known: expected different frames out of 0 to {frames - 1}, got {list(known)}")
     return set(known)
+
+
+check_types(globals())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -11,19 +11,17 @@ from torch import Tensor, nn
 
 from minivdm.core.denoiser import Denoise, schedule_of
 from minivdm.core.gaussian import noise_like
-from minivdm.core.guards import BadArgument, BadType, one_of, real
+from minivdm.core.guards import BadArgument, BadType, check_types, one_of, real
 from minivdm.core.guidance import Replacement, reconstruction
-from minivdm.core.observe import BadObservation, Frames, Observe, Several, check
+from minivdm.core.observe import BadObservation, Frames, Observe, Several
 from minivdm.core.samplers import Sampling, SamplingFields, sample
 from minivdm.tasks.conditions import guided
 from minivdm.tasks.generation import clip_shape
+from minivdm.tasks.observations import Observations, check, pairs
 from minivdm.tasks.orders import TooManyObserved
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-#: What is known of a clip: pairs of an observation (`minivdm.core.observe`) and what it saw, (b, ...).
-Observations = Sequence[tuple[Observe, Tensor]]
 
 
 class RestorationFields(SamplingFields, total=False):
@@ -81,32 +79,32 @@ def pose(
 ) -> Problem:
     """The problem that `solve` solves. Raises, before anything is sampled, all that `restore` raises."""
     c, f, h, w = clip_shape(denoise, shape)
-    pairs = _pairs(observations)
-    frames = [frame for observe, _ in pairs if isinstance(observe, Frames) for frame in observe.frames]
+    known_of = pairs(observations)
+    frames = [frame for observe, _ in known_of if isinstance(observe, Frames) for frame in observe.frames]
     if len(frames) >= f:
         raise TooManyObserved(
             f"expected fewer observed frames than the {f} of the clip, got {len(frames)} observed ones"
         )
-    for observe, value in pairs:
+    for observe, value in known_of:
         if how.method == "replacement" and not isinstance(observe, Frames):
             raise BadObservation("method: replacement can put in whole frames alone; reconstruction observes the rest")
         check(value, observe, (c, f, h, w), how.clip, gradient=not isinstance(observe, Frames))
-    b = max(len(value) for _, value in pairs)
-    if any(len(value) not in (1, b) for _, value in pairs):
+    b = max(len(value) for _, value in known_of)
+    if any(len(value) not in (1, b) for _, value in known_of):
         raise BadObservation(
-            f"observations: expected 1 or {b} samples in each, got {[len(value) for _, value in pairs]}"
+            f"observations: expected 1 or {b} samples in each, got {[len(value) for _, value in known_of]}"
         )
     known = None
     if frames:
-        given = [value.expand(b, -1, -1, -1, -1) for observe, value in pairs if isinstance(observe, Frames)]
+        given = [value.expand(b, -1, -1, -1, -1) for observe, value in known_of if isinstance(observe, Frames)]
         if len(set(frames)) < len(frames):
             raise BadObservation(f"observations: expected each frame once, got {frames}")
         known = frames, torch.cat(given, dim=2)
-    if len(pairs) == 1:
-        observe, observed = pairs[0]
+    if len(known_of) == 1:
+        observe, observed = known_of[0]
     else:
-        several = Several(*(observe for observe, _ in pairs))
-        observe, observed = several, several.join(*(value for _, value in pairs))
+        several = Several(*(observe for observe, _ in known_of))
+        observe, observed = several, several.join(*(value for _, value in known_of))
     how.times(schedule_of(denoise))
     return Problem(guided(denoise, labels, weight), how, (b, c, f, h, w), observe, observed, known)
 
@@ -162,18 +160,6 @@ def restore(
     return solve(pose(denoise, observations, shape, how, labels, weight), generator)
 
 
-def _pairs(observations: Observations) -> list[tuple[Observe, Tensor]]:
-    wanted = "observations: expected pairs of an operator and what it saw, as in [(Frames(range(8)), video[:, :, :8])]"
-    if isinstance(observations, Tensor) or not isinstance(observations, Sequence) or not observations:
-        raise BadObservation(
-            f"{wanted}, got {'none' if observations in ((), [], None) else type(observations).__name__}"
-        )
-    for pair in observations:
-        if not isinstance(pair, Sequence) or len(pair) != 2 or not callable(pair[0]) or not isinstance(pair[1], Tensor):
-            raise BadObservation(f"{wanted}, got {type(pair).__name__}")
-    return [(observe, value) for observe, value in observations]
-
-
 def placed(denoise: Denoise, video: Tensor, name: str = "video") -> Tensor:
     """The video where the denoiser's weights are; raises BadObservation for what is no video."""
     if not isinstance(video, Tensor):
@@ -194,3 +180,6 @@ def window_of(denoise: Denoise, window: int | None) -> int:
     if isinstance(window, bool) or not isinstance(window, int) or window < 1:
         raise BadArgument(f"window: expected how many frames the denoiser holds at once, got {window}")
     return window
+
+
+check_types(globals())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from minivdm.core.denoiser import Denoise
-from minivdm.core.guards import whole
+from minivdm.core.guards import check_types, whole
 from minivdm.core.observe import BadObservation, Downsample
 from minivdm.tasks.extension import Blockwise, BlockwiseFields, fill
 from minivdm.tasks.orders import NoNewFrames, ObservedAndNew, Order, autoregressive, plan
@@ -63,5 +63,8 @@ def super_resolve(
     blocks = plan(order, known, frames, window_of(denoise, window))
     canvas = video.new_zeros(b, c, frames, h * space, w * space)
     if first is not None:
-        canvas[:, :, known] = first
+        canvas[:, :, known] = first.to(canvas)
     return fill(denoise, canvas, blocks, options, labels, (low, video))
+
+
+check_types(globals())

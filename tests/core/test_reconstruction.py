@@ -9,7 +9,6 @@ from live_bytes import LiveBytes
 from torch import nn
 from torch.nn import functional
 
-from minivdm.core import observe
 from minivdm.core.denoiser import Denoiser
 from minivdm.core.guidance import classifier_free, reconstruction
 from minivdm.core.observe import BadObservation, Downsample, Frames, NotDifferentiable, Pixels, Several
@@ -17,6 +16,7 @@ from minivdm.core.samplers import DPMSolverPlusPlus2M, ancestral_step, ddim_step
 from minivdm.core.schedules import CosineSchedule, VESchedule
 from minivdm.exact import GaussianVideo
 from minivdm.networks.unet3d import UNet3D
+from minivdm.tasks import observations
 
 SCHEDULE = CosineSchedule(-12, 12)
 SHAPE = (1, 4, 4, 4)
@@ -228,7 +228,7 @@ def test_operators_that_do_not_fit_a_video():
             call()
 
 
-CHECKED = partial(observe.check, shape=SHAPE)
+CHECKED = partial(observations.check, shape=SHAPE)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -266,5 +266,5 @@ def test_guidance_itself_refuses_what_has_no_gradient(generator):
     guided = reconstruction(denoise, torch.zeros(1, 1, 6, 1, 1).double(), 1.0, lambda x: x.detach())
     with pytest.raises(NotDifferentiable, match="without gradient"):
         guided(normal(generator, 1, 1, 6, 1, 1), 0.5)
-    with pytest.raises(ValueError, match="'vdm' or 'pigdm'"):
+    with pytest.raises(ValueError, match="variance: expected one of 'vdm', 'pigdm'"):
         reconstruction(denoise, torch.zeros(1, 1, 2, 1, 1), 1.0, variance="dps")

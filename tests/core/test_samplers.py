@@ -9,6 +9,7 @@ import torch
 from minivdm.core import gaussian
 from minivdm.core.samplers import (
     DPMSolverPlusPlus2M,
+    Sampling,
     ancestral_law,
     ancestral_step,
     angular_ddim_step,
@@ -288,6 +289,56 @@ def test_karras_grid_is_edm_equation_5():
     torch.testing.assert_close(schedule.sigma(times[:-1]), expected, rtol=1e-9, atol=0)
     with pytest.raises(ValueError, match="sigma_min"):
         karras(n, schedule, sigma_min=2, sigma_max=1)
+
+
+@pytest.mark.parametrize("ends", [(0.01, 50.0), (0.002, 80.0), (1e-4, 200.0)])
+def test_karras_grid_ends_at_zero_once_on_every_schedule(ends):
+    # Where the schedule's own sigma_min is the last level, t = 0 is that level, not one after it.
+    schedule = VESchedule(*ends)
+    for steps in range(1, 101):
+        times = as_grid(karras(steps, schedule))
+        assert len(times) == steps + 1 and times[-1] == 0
+    noise = schedule.prior_std(karras(18, schedule)[0]) * torch.ones(4, 2).double()
+    assert sample(MIXTURE.denoiser(schedule), noise, 18, step=heun_step, grid=karras).isfinite().all()
+
+
+# ---- how a denoiser is sampled, as one object -----------------------------------------------------------------------
+
+
+def test_one_object_and_its_keywords_sample_alike(generator):
+    denoise, z = MIXTURE.denoiser(CosineSchedule()), normal(generator, 4, 2)
+    named = dict(step=heun_step, grid=uniform_in_log_snr, clip=(-1.0, 1.0))
+    one = sample(denoise, z, sampling=Sampling(5, **named))
+    assert torch.equal(one, sample(denoise, z, 5, **named)) and one.abs().max() <= 1
+    assert torch.equal(one, sample(denoise, z, sampling=Sampling(9, **named), steps=5))  # a keyword replaces its field
+
+
+def test_a_sampling_does_not_change_and_can_be_compared():
+    grid = torch.tensor([1.0, 0.5, 0.0])
+    how = Sampling(grid=grid)
+    grid[1] = 0.7
+    assert how.times(CosineSchedule()).tolist() == [1.0, 0.5, 0.0]
+    assert how == Sampling.of(how, grid=[1.0, 0.5, 0.0]) != Sampling(grid=[1.0, 0.0])
+    with pytest.raises(AttributeError):
+        how.steps = 3
+
+
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        (dict(steps=0), "steps: expected"),
+        (dict(steps=4, grid=[1.0, 0.0]), "a grid of 4 steps, got one of 1"),
+        (dict(grid=[0.0, 1.0]), "decreasing"),
+        (dict(step=3), "step: expected a function"),
+        (dict(step=None), "step: expected a function"),
+        (dict(corrector="langevin"), "corrector: expected a function"),
+        (dict(clip=(1.0, -1.0)), "clip: expected two numbers, the lower first"),
+        (dict(stpe=ddim_step), "stpe: expected options out of steps, step"),
+    ],
+)
+def test_a_sampling_that_cannot_be_meant_is_refused_when_it_is_made(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        Sampling.of(**wrong)
 
 
 # ---- inversion and editing ----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from minivdm.core.schedules import CosineSchedule, LinearSchedule, SubVPSchedule, VESchedule
+from minivdm.core.schedules import CosineSchedule, FlowSchedule, LinearSchedule, Schedule, SubVPSchedule, VESchedule
 
 SCHEDULES = {
     "cosine": CosineSchedule(),
@@ -13,6 +13,7 @@ SCHEDULES = {
     "linear": LinearSchedule(),
     "sub-vp": SubVPSchedule(),
     "ve": VESchedule(0.01, 50.0),
+    "flow": FlowSchedule(),
 }
 every = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 T = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
@@ -42,6 +43,35 @@ def test_diffusion_is_minus_sigma_squared_times_the_slope_of_lambda(schedule):
     # g^2 = -sigma^2 dlambda/dt (Kingma et al. 2021).
     expected = -(schedule.sigma(T) ** 2) * slope(schedule.log_snr, T)
     torch.testing.assert_close(schedule.diffusion(T) ** 2, expected, rtol=1e-7, atol=1e-9)
+
+
+@every
+def test_slopes_are_the_derivatives(schedule):
+    torch.testing.assert_close(schedule.alpha_slope(T), slope(schedule.alpha, T), rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(schedule.sigma_slope(T), slope(schedule.sigma, T), rtol=1e-7, atol=1e-9)
+
+
+@every
+def test_what_a_schedule_overrides_is_what_the_slopes_say(schedule):
+    # Four formulas make a schedule; those that it gives besides have to agree with the derived ones.
+    for name in ("log_snr", "drift", "diffusion"):
+        derived = getattr(Schedule, name)(schedule, T)
+        torch.testing.assert_close(getattr(schedule, name)(T), derived, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(Schedule.time(schedule, schedule.log_snr(T)), T, rtol=0, atol=1e-9)
+
+
+@every
+def test_times_of_a_log_snr_out_of_reach_are_the_ends(schedule):
+    far = torch.tensor([-1e9, 1e9, math.nan], dtype=torch.float64)
+    for time in (schedule.time(far), Schedule.time(schedule, far)):
+        assert time[0] == 1 and 0 <= time[1] < 1e-9 and time[2].isnan()
+
+
+@every
+def test_between_its_ends_a_schedule_is_finite(schedule):
+    t = torch.linspace(schedule.t_min, schedule.t_max, 101, dtype=torch.float64)
+    for name in ("alpha", "sigma", "alpha_slope", "sigma_slope", "log_snr", "drift", "diffusion"):
+        assert getattr(schedule, name)(t).isfinite().all()
 
 
 @every
@@ -136,6 +166,8 @@ def test_times_outside_the_unit_interval_are_refused(schedule, t):
     [
         lambda: CosineSchedule(5, -5),
         lambda: CosineSchedule(-math.inf, 5),
+        lambda: CosineSchedule(-100, 5),
+        lambda: CosineSchedule("-20"),
         lambda: CosineSchedule(shift=math.nan),
         lambda: CosineSchedule.for_size(0),
         lambda: LinearSchedule(2, 1),

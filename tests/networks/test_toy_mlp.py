@@ -43,5 +43,5 @@ def test_works_inside_a_denoiser_and_learns(generator) -> None:
 
 
 def test_bad_sizes_are_named() -> None:
-    with pytest.raises(ValueError, match="positive dimensions"):
+    with pytest.raises(ValueError, match="width: expected at least 1"):
         PointNetwork(width=0)

@@ -12,7 +12,7 @@ from minivdm.core import samplers
 from minivdm.core.denoiser import Denoiser
 from minivdm.core.guidance import classifier_free
 from minivdm.core.observe import BadObservation, Downsample, Frames, NotDifferentiable, Pixels
-from minivdm.core.schedules import CosineSchedule
+from minivdm.core.schedules import CosineSchedule, VESchedule
 from minivdm.exact import GaussianVideo
 
 
@@ -56,6 +56,15 @@ def test_guidance_extrapolates_away_from_the_unconditional(denoise, generator):
 def test_without_labels_the_unconditional_model_is_asked(denoise, generator):
     videos = tasks.generate(denoise, count=2, shape=SHAPE, steps=2, step=samplers.ancestral_step, generator=generator)
     torch.testing.assert_close(videos, torch.full((2, *SHAPE), -1.0))
+
+
+@pytest.mark.parametrize("grid", [samplers.uniform_in_t, samplers.karras])
+def test_generation_starts_from_the_prior_of_the_grids_first_time(grid, generator):
+    # Data of variance 1 under exploding noise: sigma is 50 at t = 1. From N(0, 1) the samples would have std 0.02.
+    world = GaussianVideo(2, 0.0)
+    videos = tasks.generate(world.denoiser(VESchedule(0.01, 50.0)), count=4000, shape=world.shape, grid=grid, steps=40,
+                            step=samplers.heun_step, generator=generator)  # fmt: skip
+    assert videos.std().item() == pytest.approx(1, abs=0.05)  # 8,000 values: standard error 0.008; and 40 steps
 
 
 def test_requests_that_cannot_be_meant(denoise):
