@@ -290,8 +290,8 @@ def damaged(scratch: Path, whole: Path, expected: dict[str, Any], draws: list[fl
     return outcome
 
 
-def attack(scratch: Path, places: int = 40, draws: int = 20, seed: int = 0) -> list[Outcome]:
-    """All attacks. places: at how many file operations; draws: how many random moments and damages."""
+def attack(scratch: Path, places: int = 40, draws: int = 20, seed: int = 0) -> Iterator[Outcome]:
+    """All attacks, one after the other. places: at how many file operations; draws: how many moments and damages."""
     whole = scratch / "whole"
     began = time.monotonic()
     assert wait(forked(lambda: train(whole, resume=False))) == 0, "the undisturbed run failed"
@@ -300,21 +300,12 @@ def attack(scratch: Path, places: int = 40, draws: int = 20, seed: int = 0) -> l
     total = count_operations(scratch / "counted")
     assert not differing(scratch / "counted", expected), "two undisturbed runs differ"
     numbers = sorted(chance.sample(range(1, total + 1), min(places, total)))
-    return [
-        killed_at_operations(scratch, expected, numbers),
-        killed_at_random(scratch, expected, seconds, iter([chance.random() for _ in range(draws)])),
-        stopped_by_signals(scratch, expected, seconds),
-        full_disk(scratch, expected, numbers[:: max(1, len(numbers) // max(1, draws))]),
-        two_at_once(scratch, expected, max(1, draws // 5)),
-        damaged(scratch, whole, expected, [chance.random() for _ in range(2 * draws)]),
-    ]
-
-
-def table(outcomes: list[Outcome]) -> str:
-    """The outcomes as a table."""
-    lines = ["| attack | tried | as if undisturbed |", "|---|---|---|"]
-    lines += [f"| {o.name} | {o.tried} | {o.tried - len(o.failed)} |" for o in outcomes]
-    return "\n".join(lines + [f"FAILED {o.name}, {line}" for o in outcomes for line in o.failed])
+    yield killed_at_operations(scratch, expected, numbers)
+    yield killed_at_random(scratch, expected, seconds, iter([chance.random() for _ in range(draws)]))
+    yield stopped_by_signals(scratch, expected, seconds)
+    yield full_disk(scratch, expected, numbers[:: max(1, len(numbers) // max(1, draws))])
+    yield two_at_once(scratch, expected, max(1, draws // 5))
+    yield damaged(scratch, whole, expected, [chance.random() for _ in range(2 * draws)])
 
 
 def main() -> int:
@@ -323,10 +314,14 @@ def main() -> int:
     parser.add_argument("--draws", type=int, default=20, help="random moments, and half the damages (default: 20)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    failed: list[str] = []
+    print("| attack | tried | as if undisturbed |\n|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
-        outcomes = attack(Path(scratch), args.places, args.draws, args.seed)
-    print(table(outcomes))
-    return int(any(outcome.failed for outcome in outcomes))
+        for outcome in attack(Path(scratch), args.places, args.draws, args.seed):
+            print(f"| {outcome.name} | {outcome.tried} | {outcome.tried - len(outcome.failed)} |", flush=True)
+            failed += [f"FAILED {outcome.name}, {line}" for line in outcome.failed]
+    print("\n".join(failed))
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

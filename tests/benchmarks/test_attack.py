@@ -24,7 +24,7 @@ def attack(root, monkeypatch):
 def test_training_survives_a_short_attack(attack, tmp_path):
     if threading.active_count() > 2:
         pytest.skip("another test's threads are running, and they do not survive a fork")
-    outcomes = attack.attack(tmp_path, places=5, draws=4, seed=1)
+    outcomes = list(attack.attack(tmp_path, places=5, draws=4, seed=1))
     assert [line for outcome in outcomes for line in outcome.failed] == []
     assert all(outcome.tried for outcome in outcomes)
 
