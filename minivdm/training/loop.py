@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from minivdm.core import CosineSchedule, Denoiser, Schedule
+from minivdm.core import CosineSchedule, Denoiser
 
 
 def train(
@@ -23,7 +23,6 @@ def train(
     batch: int = 8,
     lr: float = 1e-3,
     decay: float = 0.999,
-    schedule: Schedule | None = None,
     target: str = "v",
     seed: int = 0,
     every: int = 100,
@@ -36,12 +35,11 @@ def train(
         steps, batch: of the training; each batch is new data.
         lr: learning rate, which falls to 0 along half a cosine.
         decay: of the moving average of the weights.
-        schedule: how noise grows with time, by default the cosine schedule.
         target: what the network predicts.
         seed: of times and noise; the weights are the caller's.
         every: steps between two lines of progress; 0 for none.
     """
-    denoiser = Denoiser(network, schedule or CosineSchedule(), target)
+    denoiser = Denoiser(network, CosineSchedule(), target)
     average = copy.deepcopy(denoiser).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr, betas=(0.9, 0.99))
     generator = torch.Generator().manual_seed(seed)
