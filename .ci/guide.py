@@ -52,10 +52,11 @@ def read(folder: Path) -> Assignment:
 
 def lesson_minutes() -> dict[str, int]:
     """Lesson -> the minutes that its opening states."""
-    found = {}
+    found: dict[str, int] = {}
     for path in sorted((ROOT / "lessons").glob("[0-9]*.ipynb")):
         opening = " ".join(cell.source for cell in nbformat.read(path, as_version=4).cells[:6])
-        found[path.stem[:2]] = int(re.findall(r"(\d+) minutes", opening)[0])
+        number = path.stem[:2]  # 06a and 06b are one week's
+        found[number] = found.get(number, 0) + int(re.findall(r"(\d+) minutes", opening)[0])
     return found
 
 
