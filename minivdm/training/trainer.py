@@ -176,12 +176,13 @@ class Trainer:
         count = int((self.steps + 1) * share * b) - int(self.steps * share * b)
         whole = torch.rand(b * self.world.size, generator=self.generator, device=self.device)
         some = whole[self.world.rank * b : (self.world.rank + 1) * b].argsort()[:count]
-        z = diffuse(video[some], t[some], self.schedule, noise[some])
+        times = t[some.to(t.device)]  # an Apple GPU's are on the CPU, in float64
+        z = diffuse(video[some], times, self.schedule, noise[some])
         found = torch.zeros_like(video)
         if count:
             given = {name: value[some] for name, value in conditions.items()}
             with self.autocast():
-                found[some] = self.denoiser(z, t[some], **given, frame_mask=mask).to(video).clamp(-1, 1)
+                found[some] = self.denoiser(z, times, **given, frame_mask=mask).to(video).clamp(-1, 1)
         return found
 
     def autocast(self) -> torch.autocast:
