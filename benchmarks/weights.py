@@ -24,7 +24,7 @@ from minivdm.measure import metrics, tracks
 from minivdm.training import exports, monitor, pretrained
 
 RESULTS = Path(__file__).parent / "results"
-BATCH = 32
+BATCH = 8  # small batches stay in a CPU's cache
 REAL = "real test clips"
 ROWS: dict[str, float | None] = {"without labels": None, "w = 0": 0.0, "w = 1": 1.0, "w = 2": 2.0}
 
@@ -76,7 +76,9 @@ def generated(name: str, weight: float | None, clips: int, steps: int, seed: int
     for start in tqdm(range(0, clips, BATCH), desc="without labels" if weight is None else f"w = {weight:g}"):
         asked = labels[start : start + BATCH]
         given = {"count": len(asked)} if weight is None else {"labels": asked, "weight": weight}
-        parts.append(tasks.generate(denoiser, **given, steps=steps, generator=generator).clamp(-1, 1))
+        with torch.autocast("cpu", torch.bfloat16):  # the precision that the weights were trained in; 1.5 times faster
+            videos = tasks.generate(denoiser, **given, steps=steps, generator=generator)
+        parts.append(videos.float().clamp(-1, 1))
     return torch.cat(parts), None if weight is None else labels
 
 
@@ -134,20 +136,21 @@ def main() -> None:
         f"python benchmarks/weights.py --weights {args.weights} --clips {args.clips} --steps {args.steps} "
         f"--seed {args.seed}"
     )
-    settings = {"command": command, "sampler": f"DDIM, {args.steps} steps", "seed": args.seed}
+    settings = {"command": command, "sampler": f"DDIM, {args.steps} steps, bf16", "seed": args.seed}
     sha = pretrained.card(args.weights)["sha256"]
-    kept = json.loads((RESULTS / "weights.json").read_text()) if (RESULTS / "weights.json").exists() else {}
-    same = kept.get("command") == command and kept.get("sha256") == sha
     hardware = monitor.hardware(torch.device("cpu"))
-    figures = {**settings, "sha256": sha, "hardware": hardware, "rows": kept["rows"] if same else {}}
+    figures = {**settings, "sha256": sha, "hardware": hardware, "rows": {}}
     for row in [args.row] if args.row else [REAL, *ROWS]:
         if row == REAL:  # clips of exactly this length and speed that the network has not seen
             denoiser = pretrained.load(args.weights)
             real = denoiser.config.make_data(denoiser.shape[1], split="test").clips(torch.arange(args.clips))
-            figures["rows"][row] = judged(real.video, real.labels)
+            found = judged(real.video, real.labels)
         else:
-            videos, labels = generated(args.weights, ROWS[row], args.clips, args.steps, args.seed)
-            figures["rows"][row] = judged(videos, labels)
+            found = judged(*generated(args.weights, ROWS[row], args.clips, args.steps, args.seed))
+        path = RESULTS / "weights.json"  # read again: two processes may share the rows between them
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        same = kept.get("command") == command and kept.get("sha256") == sha
+        figures["rows"] = {**(kept["rows"] if same else {}), row: found}
         write(args.weights, figures)
     print(json.dumps(figures["rows"], indent=1))
 
