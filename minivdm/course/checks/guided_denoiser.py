@@ -37,10 +37,10 @@ def _cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     t, w = uniform(g, 0.2, 0.8, 2).tolist()
     for dtype in (torch.float64, torch.float32):
-        labels = torch.eye(5, dtype=dtype)[[3, 1]]
+        labels = torch.eye(5, dtype=dtype)[[3, 1, 4]]
         yield Case(
-            f"{name_of(dtype)}, two clips with a label each, w = {1 + w:.2f}",
-            (_Network(g, 5, dtype), labels, 1 + w, COSINE, video(g, dtype=dtype), t),
+            f"{name_of(dtype)}, three clips with a label each, w = {1 + w:.2f}",
+            (_Network(g, 5, dtype), labels, 1 + w, COSINE, video(g, 3, 1, 2, 4, 4, dtype=dtype), t),
         )
     one = torch.eye(4, dtype=torch.float64)[[2]]
     network = _Network(g, 4, torch.float64)
