@@ -43,7 +43,7 @@ class PointNetwork(nn.Module):
         """A tensor like z, (b, d)."""
         if floating("z", z).ndim != 2 or z.shape[1] != self.dimensions:
             raise BadArgument(f"z: expected points of shape (b, {self.dimensions}), got {tuple(z.shape)}")
-        if floating("log_snr", log_snr).numel() not in (1, len(z)):
+        if floating("log_snr", log_snr).ndim > 1 or log_snr.numel() not in (1, len(z)):
             raise BadArgument(f"log_snr: expected shape ({len(z)},), got {tuple(log_snr.shape)}")
         dtype = next(self.parameters()).dtype
         z, log_snr = z.to(dtype), log_snr.to(dtype).expand(len(z))

@@ -300,7 +300,7 @@ def test_weights_have_to_be_finite(weight):
     for make in (
         lambda: classifier_free(denoise, denoise, weight),
         lambda: classifier(denoise, MIXTURE.log_class(0, SCHEDULE), weight),
-        lambda: reconstruction(denoise, torch.zeros(1, 1), weight),
+        lambda: reconstruction(denoise, torch.zeros(1, 1, 1, 1, 1), weight),
     ):
         with pytest.raises(ValueError, match="weight: expected a finite number"):
             make()

@@ -313,7 +313,7 @@ def test_bad_input_is_named() -> None:
         bound.step_term(denoise, x, 0.5, 0.5)
     with pytest.raises(ValueError, match="steps: expected"):
         bound.discrete_bound(denoise, x, 0)
-    with pytest.raises(ValueError, match="draws: expected 2 to"):
+    with pytest.raises(ValueError, match="draws: expected at least 2"):
         bound.continuous_bound(denoise, x, 1)
     with pytest.raises(ValueError, match="bins: expected"):
         bound.ByImportance(denoise, x, bins=0)

@@ -370,7 +370,7 @@ WRONG = {
     ),
     "draw": (lambda d: tasks.extend(d, VIDEO, 8, window=8, draw="stale"), ValueError, "'posterior'"),
     "variance": (lambda d: tasks.extend(d, VIDEO, 8, window=8, variance="dps"), ValueError, "'pigdm'"),
-    "steps": (lambda d: tasks.extend(d, VIDEO, 8, window=8, steps=0), ValueError, "steps: expected 1 to"),
+    "steps": (lambda d: tasks.extend(d, VIDEO, 8, window=8, steps=0), ValueError, "steps: expected at least 1"),
     "window": (lambda d: tasks.extend(d, VIDEO, 8), ValueError, "window"),
     "labels": (lambda d: tasks.extend(d, VIDEO, 8, window=8, labels=torch.zeros(3, 2)), ValueError, "labels"),
     "labels of frames": (
