@@ -23,31 +23,33 @@ def cost(size: int, channels: int) -> tuple[float, float]:
     with torch.device("meta"):
         network = recipe.make_network()
         clip, log_snr = torch.empty(1, channels, 16, size, size), torch.empty(1)
-    weights = {p.data_ptr() for p in network.parameters()} | {id(p) for p in network.parameters()}
-    kept: dict[int, torch.Tensor] = {}
+    kept: dict[int, torch.UntypedStorage] = {}  # views share their storage, which counts once
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if id(tensor) not in weights and not isinstance(tensor, torch.nn.Parameter):
-            kept[id(tensor)] = tensor
+        if not isinstance(tensor, torch.nn.Parameter):
+            kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
         return tensor
 
     with FlopCounterMode(display=False) as counter:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             loss = network(clip, log_snr).sum()
         loss.backward()
-    return counter.get_total_flops() / 1e9, sum(t.numel() * t.element_size() for t in kept.values()) / 2**20
+    return counter.get_total_flops() / 1e9, sum(storage.nbytes() for storage in kept.values()) / 2**20
 
 
-def main() -> None:
-    """Print the table."""
+def table() -> str:
+    """The table of the page."""
     base = cost(*SETTINGS[0])
-    print("| frames | GFLOP a clip and step | grey 32×32 = 1 | memory a clip, MiB | grey 32×32 = 1 |")
-    print("|---|---|---|---|---|")
+    rows = [
+        "| frames | GFLOP a clip and step | grey 32×32 = 1 | memory a clip, MiB | grey 32×32 = 1 |",
+        "|---|---|---|---|---|",
+    ]
     for size, channels in SETTINGS:
         flops, room = cost(size, channels)
         name = f"{size}×{size}, {'grey' if channels == 1 else 'colour'}"
-        print(f"| {name} | {flops:.1f} | {flops / base[0]:.2f} | {room:.0f} | {room / base[1]:.2f} |")
+        rows.append(f"| {name} | {flops:.1f} | {flops / base[0]:.2f} | {room:.0f} | {room / base[1]:.2f} |")
+    return "\n".join(rows) + "\n"
 
 
 if __name__ == "__main__":
-    main()
+    print(table(), end="")
