@@ -221,8 +221,8 @@ def draw_excess(clips: Mapping[str, Tensor], every: int = 2) -> Figure:
     norm = BoundaryNorm([-2.0, -1.5, -1.25, -1.05, *torch.linspace(-1, 1, 17).tolist(), 1.05, 1.25, 1.5, 2.0], 24)
     blues, greys, reds = (colormaps[name] for name in ("Blues", "gray", "Reds"))
     below, above = [blues(x) for x in (0.9, 0.7, 0.5)], [reds(x) for x in (0.5, 0.7, 0.9)]
-    scale = ListedColormap([*below, greys(0.0), *(greys(i / 15) for i in range(16)), greys(1.0), *above])
-    scale = scale.with_extremes(under=blues(1.0), over=reds(1.0))
+    inside = ListedColormap([*below, greys(0.0), *(greys(i / 15) for i in range(16)), greys(1.0), *above])
+    scale = inside.with_extremes(under=blues(1.0), over=reds(1.0))
     for row, (name, frames) in zip(axes, shown.items(), strict=True):
         for ax, frame in zip(row, frames, strict=True):
             drawn = ax.imshow(frame.numpy(), cmap=scale, norm=norm)
