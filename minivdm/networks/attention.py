@@ -79,6 +79,8 @@ def rotary_angles(positions: Tensor, dimensions: int, shortest: float = 4.0, lon
     Returns:
         Angles in radians, shape (f, d/2).
     """
+    if positions.ndim != 1:
+        raise BadArgument(f"positions: expected shape (f,), got {tuple(positions.shape)}")
     if whole("dimensions", dimensions, least=2) % 2:
         raise BadArgument(f"dimensions: expected an even number, got {dimensions}")
     if not 0 < real("shortest", shortest) <= real("longest", longest):
