@@ -85,7 +85,9 @@ def plan(
     that is, names one outside the video or makes none, or where frames are left out at the end.
     """
     there = _known(known, frames, window)
-    if not callable(order) and (isinstance(order, str) or not isinstance(order, Iterable)):
+    if not callable(order) and (
+        isinstance(order, str) or not isinstance(order, Iterable) or getattr(order, "ndim", 1) == 0
+    ):
         raise BadOrder(f"order: expected a function or pairs of frame indices (observed, new), got {order!r}")
     if len(known) >= frames:
         raise NoNewFrames(f"expected more frames than the {len(known)} known ones, got {frames}: nothing to make")
