@@ -37,7 +37,7 @@ def _shapes(module: Any) -> list[str]:
 
 def _compared(answer: Callable[..., Any], arguments: tuple[Any, ...], inputs: tuple[Any, ...]) -> dict[str, Any]:
     """A probe: the weights' names and shapes, which of them start from zero, and the output with given weights."""
-    module = answer(*arguments)
+    module: Any = answer(*arguments)
     found = {"its weights": _shapes(module), "weights that start from zero": _silent(module)}
     with torch.no_grad():
         return {**found, "": filled(module, 5)(*inputs)}
@@ -274,10 +274,11 @@ class _Slip(nn.Module):
         object.__setattr__(self, "made", made)
         self.slip = slip
         if slip == "loud":
-            nn.init.normal_(self.head.weight)  # type: ignore[arg-type]
+            nn.init.normal_(self.made.head.weight)
 
     def forward(self, z: Tensor, log_snr: Tensor, labels: Tensor) -> Tensor:
-        made, slip = self.made, self.slip
+        made: Any = self.made
+        slip = self.slip
         b, _, f = z.shape[:3]
         emb = made.embed(log_snr, None if slip == "labels" else labels, b, f)
         frames = z.transpose(1, 2).flatten(0, 1)
