@@ -266,15 +266,17 @@ def _package_unet(width: int, multipliers: tuple[int, ...], spatial: tuple[bool,
 class _Slip(nn.Module):
     """The package's network, run in another way, with its own weights' names."""
 
+    made: Any
+
     def __init__(self, slip: str, *arguments: Any) -> None:
         super().__init__()
-        made = _package_unet(*arguments)
+        made: Any = _package_unet(*arguments)
         for name, part in made.named_children():
             self.add_module(name, part)
         object.__setattr__(self, "made", made)
         self.slip = slip
         if slip == "loud":
-            nn.init.normal_(self.made.head.weight)
+            nn.init.normal_(made.head.weight)
 
     def forward(self, z: Tensor, log_snr: Tensor, labels: Tensor) -> Tensor:
         made: Any = self.made
