@@ -25,11 +25,14 @@ def multi_hot(digits: Sequence[int], n: int = 10) -> Tensor:
     return vector
 
 
-def guided(denoise: Denoise, labels: Tensor | None, weight: float, **conditions: Tensor) -> Denoise:
+def guided(
+    denoise: Denoise, labels: Tensor | None, weight: float, self_conditioned: bool = True, **conditions: Tensor
+) -> Denoise:
     """The denoiser to sample with: conditional, unconditional, or guided with `weight` (VDM eq 6; 0 = no guidance).
 
     conditions: others than labels, by name. Guidance goes from none of them to all; for a subset, guide with
-    `minivdm.core.classifier_free` and hand in the result. A network made for it is handed its own last estimate.
+    `minivdm.core.classifier_free` and hand in the result. self_conditioned: a network made for it is handed its own
+    last estimate.
     """
     schedule = schedule_of(denoise)
     real("weight", weight, least=0)
@@ -48,7 +51,7 @@ def guided(denoise: Denoise, labels: Tensor | None, weight: float, **conditions:
         asked = denoise.given(**{"labels": None, **wanted, **own})
         return asked if weight == 0 else classifier_free(asked, denoise.given(None, **own), weight)
 
-    return SelfConditioned(of, schedule) if takes_estimate(denoise) else of(None)
+    return SelfConditioned(of, schedule) if self_conditioned and takes_estimate(denoise) else of(None)
 
 
 check_types(globals())

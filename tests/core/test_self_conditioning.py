@@ -4,6 +4,7 @@ import torch
 
 from minivdm import tasks
 from minivdm.core.denoiser import Denoiser
+from minivdm.core.observe import Frames
 from minivdm.core.samplers import ddim_step, sample
 from minivdm.core.schedules import CosineSchedule
 from minivdm.core.self_conditioning import SelfConditioned, takes_estimate
@@ -94,3 +95,16 @@ def test_a_network_without_it_is_asked_as_before():
     torch.manual_seed(0)
     denoise = Denoiser(UNet3D(**SMALL).eval(), CosineSchedule())
     assert not isinstance(tasks.guided(denoise, None, 0.0), SelfConditioned)
+
+
+def test_what_is_guided_by_a_gradient_gets_no_estimate():
+    """Reconstruction guidance differentiates x_hat by z, which an estimate would stand in for."""
+    denoise, seen = trained_like(), []
+    denoise.network.register_forward_pre_hook(
+        lambda module, args, given: seen.append("estimate" in given), with_kwargs=True
+    )
+    known = video().clamp(-1, 1)[:, :, :1]
+    tasks.restore(denoise, [(Frames([0]), known)], (1, 3, 8, 8), steps=3, generator=torch.Generator().manual_seed(0))
+    assert seen and not any(seen)
+    tasks.generate(denoise, count=1, shape=(1, 3, 8, 8), steps=3)
+    assert any(seen)
