@@ -44,7 +44,8 @@ class Report:
     """What has been found so far, on the screen and in table.json."""
 
     def __init__(self, out: Path, minutes: float):
-        self.out, self.start, self.seconds, self.found = out, time.monotonic(), 60 * minutes, {}
+        self.out, self.start, self.seconds = out, time.monotonic(), 60 * minutes
+        self.found: dict[str, Any] = {}
         out.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -62,17 +63,17 @@ class Report:
 def settings(toy: bool) -> list[tuple[Recipe, float]]:
     """What is trained, with its share of the time that is left for training."""
     large, two = recipes.get("moving-mnist-64"), recipes.get("moving-mnist-32-two")
-    common = dict(
+    common: dict[str, Any] = dict(
         optimizer="muon", lr=2e-3, warmup=10_000, ema_decay=0.9995, precision="bf16", compile=False, decay=0.4, seed=1,
         data_seed=1, batch=64, clips=10**9, log_every=6_400, save_every=10**9, preview_every=10**9, milestones=(),
     )  # fmt: skip
-    network = {"width": 48, "multipliers": [1, 2, 4], "patch": 4, "labels": 10, "head_channels": 24}
+    network: dict[str, Any] = {"width": 48, "multipliers": [1, 2, 4], "patch": 4, "labels": 10, "head_channels": 24}
     plans = [
         (dataclasses.replace(large, **common, network=network, images=0, conditions={"labels": 0.2}), 0.62),
         (dataclasses.replace(two, **common, frames=16, conditions={"labels": 0.2}), 1.0),
     ]
     if toy:
-        small = dict(batch=2, frames=4, precision="float32", warmup=4, log_every=4)
+        small: dict[str, Any] = dict(batch=2, frames=4, precision="float32", warmup=4, log_every=4)
         plans = [(dataclasses.replace(recipe, **small), share) for recipe, share in plans]
     return plans
 
@@ -105,7 +106,7 @@ def compiled(network: nn.Module, mode: str) -> nn.Module:
 def made(recipe: Recipe, device: torch.device, mode: str) -> Trainer:
     """A trainer whose network runs in a mode, from the weights that ship where they fit."""
     trainer = Trainer(recipe, device)
-    trainer.denoiser.network = compiled(trainer.network, mode)
+    trainer.denoiser.network = compiled(trainer.network, mode)  # type: ignore[assignment]
     if recipe.name in pretrained.available():
         weights, about = checkpoints.read_weights(pretrained.find(recipe.name))
         if about["config"]["network"] == recipe.to_dict()["network"]:

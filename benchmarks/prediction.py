@@ -27,7 +27,7 @@ from minivdm.tasks import orders
 from minivdm.training import monitor, pretrained
 
 RESULTS = Path(__file__).parent / "results"
-BATCH = 16
+BATCH = 4
 
 
 def summary(values: Tensor) -> dict:

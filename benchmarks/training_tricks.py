@@ -30,6 +30,7 @@ from minivdm.core.schedules import Schedule
 from minivdm.data.moving_mnist import MovingMNIST
 from minivdm.training import Trainer, monitor
 from minivdm.training.recipe import Phase, Recipe
+from minivdm.training.trainer import Draws
 
 RESULTS = Path(__file__).resolve().parent / "results"
 FRAMES, BATCH, HELD_OUT_CLIPS, LOOKS = 8, 8, 64, 5
@@ -50,10 +51,10 @@ ENDLESS = 10**9
 class IndependentTimes(Trainer):
     """The same loop with each clip's time drawn by itself, uniform on [0, 1]."""
 
-    def draw(self, phase: Phase, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(self, phase: Phase, shape: torch.Size) -> Draws:
         """As Trainer.draw, but for the times."""
         t, noise, keep = Trainer.draw(self, phase, shape)  # not super(): gradient_spread lends the method
-        return independent_times(len(t), self.schedule, self.generator), noise, keep
+        return Draws(independent_times(len(t), self.schedule, self.generator), noise, keep)
 
 
 def independent_times(n: int, schedule: Schedule, generator: torch.Generator) -> Tensor:
@@ -113,7 +114,7 @@ def variants(clips: int) -> dict[str, tuple[type[Trainer], dict[str, Any]]]:
     }
 
 
-def errors(trainer: Trainer, data: MovingMNIST) -> dict[str, list[float]]:
+def errors(trainer: Trainer, data: MovingMNIST) -> dict[str, list[float | None]]:
     """Held-out error of x_hat by log-SNR, with averaged and with raw weights."""
     return {
         "ema": monitor.held_out(trainer.ema_denoiser, data, HELD_OUT_CLIPS)["x_error"],

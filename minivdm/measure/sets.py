@@ -49,7 +49,7 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
 
 
 class PrecisionRecall(NamedTuple):
-    """precision: share of the generated samples that look real; recall: share of the real ones that can be generated."""
+    """precision: share of the generated samples that look real; recall: share of the real ones that are covered."""
 
     precision: float
     recall: float

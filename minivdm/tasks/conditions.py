@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -26,7 +26,12 @@ def multi_hot(digits: Sequence[int], n: int = 10) -> Tensor:
 
 
 def guided(
-    denoise: Denoise, labels: Tensor | None, weight: float, self_conditioned: bool = True, **conditions: Tensor
+    denoise: Denoise,
+    labels: Tensor | None,
+    weight: float,
+    *,
+    self_conditioned: bool = True,
+    conditions: Mapping[str, Tensor] | None = None,
 ) -> Denoise:
     """The denoiser to sample with: conditional, unconditional, or guided with `weight` (VDM eq 6; 0 = no guidance).
 
@@ -36,7 +41,7 @@ def guided(
     """
     schedule = schedule_of(denoise)
     real("weight", weight, least=0)
-    wanted = {name: value for name, value in {"labels": labels, **conditions}.items() if value is not None}
+    wanted = {name: value for name, value in {"labels": labels, **(conditions or {})}.items() if value is not None}
     if weight and not wanted:
         raise BadArgument(f"weight: guidance needs labels; expected weight 0 without them, got {weight}")
     if not isinstance(denoise, Conditional):

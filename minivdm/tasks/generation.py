@@ -72,7 +72,7 @@ def generate(
     device = device or (labels.device if labels is not None else torch.device("cpu"))
     where = generator.device if generator is not None else device
     times = how.times(schedule_of(denoise))
-    wanted = guided(denoise, labels, weight, **conditions)
+    wanted = guided(denoise, labels, weight, conditions=conditions)
     noise = torch.randn((count, *shape), generator=generator, device=where).to(device)
     noise = noise * float(denoise.schedule.prior_std(times[0]))  # where variance is preserved, 1
     return samplers.sample(wanted, noise, sampling=how, generator=generator, **watch)

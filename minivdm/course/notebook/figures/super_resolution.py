@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from matplotlib.figure import Figure
@@ -96,7 +96,12 @@ def leftover(world: GaussianVideo, log_snr: float, weight: float, observe: Obser
 
 
 def sampled_law(
-    world: GaussianVideo, y: Tensor, weight: float, variance: str = "vdm", steps: int = 64, observe: Observe = LOW
+    world: GaussianVideo,
+    y: Tensor,
+    weight: float,
+    variance: Literal["vdm", "pigdm"] = "vdm",
+    steps: int = 64,
+    observe: Observe = LOW,
 ) -> Law:
     """The law of ancestral samples with reconstruction guidance towards y, by exact propagation of its moments."""
     schedule = lesson_schedule()
