@@ -24,18 +24,26 @@ class SelfConditioned:
 
     It begins anew, without an estimate, when a time is later than the one before or the shape of z is another one: a
     new sampling run. Between two calls of a run, times fall or stay. Times that rise, as in inversion, get none.
+    Neither does a step that is too long: in training an estimate was made at the noise level at which it was used, and
+    one made in much more noise, a faint mean of many clips, would hold the network back. With eight steps of even
+    length in t this leaves out the first.
 
     Args:
         build: an estimate, or None where there is none yet -> the denoiser to ask, guided or not. One estimate thus
             serves both branches of guidance, and it is the guided one.
         schedule: that of the denoiser.
         bounds: range of the data, into which the estimate is clipped, as in training.
+        reach: by how much the log-SNR may have risen since the estimate was made.
     """
 
     def __init__(
-        self, build: Callable[[Tensor | None], Denoise], schedule: Schedule, bounds: tuple[float, float] = (-1.0, 1.0)
+        self,
+        build: Callable[[Tensor | None], Denoise],
+        schedule: Schedule,
+        bounds: tuple[float, float] = (-1.0, 1.0),
+        reach: float = 1.5,
     ) -> None:
-        self.build, self.schedule, self.bounds = build, schedule, bounds
+        self.build, self.schedule, self.bounds, self.reach = build, schedule, bounds, reach
         self._estimate: Tensor | None = None
         self._time: Tensor | None = None
 
@@ -44,10 +52,16 @@ class SelfConditioned:
         last = self._estimate
         if last is not None and self._time is not None:
             same_run = last.shape == z.shape and self._time.shape == time.shape and bool((time <= self._time).all())
-            last = last if same_run else None
+            last = (
+                last if same_run and bool((self._level(time) - self._level(self._time) <= self.reach).all()) else None
+            )
         x_hat = self.build(last)(z, t)
         self._estimate, self._time = x_hat.detach().clamp(*self.bounds), time
         return x_hat
+
+    def _level(self, t: Tensor) -> Tensor:
+        """log-SNR, but at least -6: in more noise than that every estimate is much the same mean."""
+        return self.schedule.log_snr(t.clamp(self.schedule.t_min, self.schedule.t_max)).clamp(min=-6)
 
 
 def takes_estimate(denoise: object) -> bool:
