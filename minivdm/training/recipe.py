@@ -234,6 +234,8 @@ class Recipe:
                 values[head][inner] = value
             else:
                 values[head] = value
+        if values["self_conditioning"] and isinstance(values["network"], dict):
+            values["network"].setdefault("self_conditioning", True)  # a network given anew takes what it is trained on
         return Recipe.from_dict(values)
 
     def difference(self, other: Recipe) -> dict[str, tuple[Any, Any]]:

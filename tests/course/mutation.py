@@ -52,8 +52,16 @@ DROPPED = {"sqrt", "exp", "log", "square", "abs", "softmax", "trace", "cumsum", 
 
 SYMMETRIC = {"min", "max", "minimum", "maximum"}
 
+UNET = "def __init__(self, cell, width, multipliers, spatial, channels=1, patch=2, labels=10, embedding=128):"
 #: "assignment name" -> {change: why it makes no difference}.
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "08_factorized_3d_unet UNet": {
+        f"1 + 1 in `{UNET}`": "a default, and the check names every argument",
+        f"10 + 1 in `{UNET}`": "a default, and the check names every argument",
+        f"128 + 1 in `{UNET}`": "a default, and the check names every argument",
+        f"2 + 1 in `{UNET}`": "a default, and the check names every argument",
+        "arguments swapped in `self.head_norm = nn.GroupNorm(8, widths[0])`": "the check's finest level is 8 wide",
+    },
     "03_score_matching posterior_moments": {
         "1 + 1 in `return mean.detach(), sigma**2 / alpha * torch.stack(rows, 1)`": "a covariance is symmetric",
     },

@@ -64,7 +64,7 @@ def test_trapezoid_is_constant_and_then_a_line():
     (["network.width=12"], "width"), (["network.embedding=1"], "embedding"), (["network.blocks=-1"], "blocks"),
     (["network.channels=3"], "channels"), (["network.head_channels=0"], "head_channels"),
     (["network.multipliers=[0,0]"], "multipliers"), (["network.width=99999"], "width"), (["network=7"], "network"),
-    (["network.self_conditioning=1"], "self_conditioning"), (["self_conditioning=0.5"], "network.self_conditioning"),
+    (["network.self_conditioning=1"], "self_conditioning"), (["self_conditioning=0.5", "network.self_conditioning=false"], "network.self_conditioning"),
     (["size=18"], "multiples"), (["size=20"], "multiples"), (["size=100000"], "size"), (["size=32.0"], "size"),
     (["milestones=null"], "milestones"), (["milestones=-1"], "milestones"), (["milestones=[5,3]"], "milestones"),
     (["milestones=nonsense"], "milestones"), (["weight_decay=Infinity"], "weight_decay"), 
