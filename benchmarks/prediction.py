@@ -1,6 +1,6 @@
 """10 given frames, 10 predicted: the protocol of Moving-MNIST on clips that the shipped weights know the making of.
 
-    python benchmarks/prediction.py [--weights moving-mnist-32] [--clips 64] [--steps 16] [--seed 0]
+    python benchmarks/prediction.py [--weights moving-mnist-32] [--clips 32] [--steps 8] [--seed 0]
 
 One digit of the test pool at the weights' own speed and size: the same protocol as the literature's tables, not the
 same numbers. Reconstruction guidance in one block that observes frames 4 to 9 and makes 10 to 19. Rows: the last frame
@@ -93,8 +93,8 @@ def table(found: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="moving-mnist-32")
-    parser.add_argument("--clips", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--clips", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if not os.environ.get("OMP_NUM_THREADS"):
