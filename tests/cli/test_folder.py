@@ -54,7 +54,7 @@ def run(films, tmp_path_factory):
 def test_the_folder_says_channels_labels_and_name(films, run):
     recipe = json.loads((run / "config.json").read_text())
     assert (recipe["network"]["channels"], recipe["network"]["labels"]) == (3, 2)
-    assert recipe["name"] == folders.name(str(films)) and recipe["conditions"] == {"labels": 0.1}
+    assert recipe["name"] == folders.name(str(films)) and recipe["conditions"] == {"labels": 0.3}
     denoiser = pretrained.load(run)
     assert denoiser.shape == (3, 4, 16, 16)
     clips = denoiser.config.make_data().clips(range(8))
