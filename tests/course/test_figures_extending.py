@@ -171,7 +171,7 @@ def test_the_slider_draws_the_propagated_covariance():
 def test_the_others_return_figures():
     for drawn in (
         fig.draw_what_is_missed([1.0]), fig.draw_approximation(-1.0, 0.3), fig.draw_table([0, 1], [8, 16]),
-        fig.draw_too_much([1, 64], [8]), fig.draw_errors({"a": [0.1, 0.2]}, 8),
+        fig.draw_too_much([1, 64], [8]), fig.draw_errors({"a": torch.tensor([[0.1, 0.2], [0.2, 0.3]])}, 8),
     ):  # fmt: skip
         assert isinstance(drawn, Figure)
 
