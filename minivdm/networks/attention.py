@@ -170,7 +170,7 @@ class TemporalAttention(nn.Module):
 
 
 def joint_frame_mask(frames: int, images: int, device: torch.device | str = "cpu") -> Tensor:
-    """Mask of joint image-video training (VDM section 3.1).
+    """Mask of joint image-video training (VDM sections 3 and 4.3.1).
 
     The first ``frames`` belong to one clip and see each other; each of the ``images`` that follow sees itself alone.
 

@@ -4,7 +4,7 @@ Space and time are handled by different layers. Every convolution is 1x3x3, so i
 spatial attention treats the frames as batch; temporal attention, which follows it, treats the pixels as batch
 and is the only place where frames meet. One ``frame_mask`` that reaches every temporal layer therefore
 decides completely which frames exchange information. That is what lets independent images ride along with a
-clip in training (VDM section 3.1).
+clip in training (VDM sections 3 and 4.3.1).
 
 Memory layout. From the stem to the head the activations stay ``(b f) c h w`` in channels_last, that is
 ``b f h w c`` in memory. A 1x3x3 convolution is then an ordinary 2D convolution on merged frames, and both

@@ -1,6 +1,6 @@
 """Training: one step that fits on a screen (`Trainer.step`) and the state that it works on. `run` goes round it.
 
-The objective is VDM section 3 with joint training on videos and images (section 3.1). All randomness of a step is drawn
+The objective is VDM section 3 with joint training on videos and images (4.3.1). All randomness of a step is drawn
 for the whole batch from one generator, of which each process takes its share: so a run on several processes does what
 a run on one does, and a checkpoint needs one generator state.
 """
