@@ -164,7 +164,7 @@ def test_shipped_digits_are_balanced_and_disjoint() -> None:
     ("keywords", "message"),
     [
         ({"size": 16, "digit_size": 28}, "digit_size: expected 1 to 16, got 28"),
-        ({"frames": 0}, "frames: expected 1 to .*, got 0"),
+        ({"frames": 0}, "frames: expected at least 1, got 0"),
         ({"digits": 0}, "digits"),
         ({"digits": (2, 1)}, "digits"),
         ({"speed": -1}, "speed"),

@@ -6,7 +6,7 @@ A few hundred calls by default, the same ones every time; MINIVDM_ATTACK=20000 t
 import os
 
 import pytest
-from attack import outcome, replacements
+from bad_arguments import outcome, replacements
 from functions import cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
