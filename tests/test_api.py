@@ -9,6 +9,7 @@ from PIL import Image
 
 import minivdm
 from minivdm import tasks
+from minivdm.cli import options
 from minivdm.core.guards import BadArgument
 
 
@@ -47,11 +48,16 @@ def test_digits_and_seed_are_labels_and_a_generator(model):
     made = minivdm.generate(model, [3, 7], seed=5, steps=2, shape=(1, 2, 16, 16))
     generator = torch.Generator().manual_seed(5)
     labels = tasks.multi_hot([3, 7])
-    wanted = tasks.generate(model, labels, count=1, weight=1.0, steps=2, shape=(1, 2, 16, 16), generator=generator)
+    asked = {"weight": 1.0, "temporal_weight": minivdm.api.TEMPORAL_WEIGHT, "steps": 2, "shape": (1, 2, 16, 16)}
+    wanted = tasks.generate(model, labels, count=1, generator=generator, **asked)
     assert torch.equal(made, wanted.clamp(-1, 1))
     assert not torch.equal(made, minivdm.generate(model, [3, 7], seed=6, steps=2, shape=(1, 2, 16, 16)))
     # Without digits there is nothing to guide towards.
     assert minivdm.generate(model, count=2, steps=2, shape=(1, 2, 16, 16)).shape == (2, 1, 2, 16, 16)
+
+
+def test_the_command_line_has_the_same_default():
+    assert options.TEMPORAL == minivdm.api.TEMPORAL_WEIGHT
 
 
 def test_the_other_tasks(model):

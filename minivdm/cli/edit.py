@@ -153,6 +153,7 @@ def _each(
         options = {
             "labels": None if labels is None else labels[i : i + 1].to(given.device),
             "weight": 0.0 if labels is None else args.weight,
+            "temporal_weight": args.temporal,
             "steps": args.steps,
             "step": shared_step(args),
             "corrector": samplers.langevin_step if args.langevin else None,

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 WEIGHTS = "moving-mnist-32"
+#: Where a clip is right in every frame most often (benchmarks/weights.py).
+TEMPORAL = 0.75
 LARGEST_SEED = 2**62  # torch takes a little more; a batch counts on from here
 #: Values of all clips of a command together, 4 bytes each.
 MOST_VALUES = 1 << 28
@@ -111,6 +113,13 @@ def sampling(sampler: str, labels: str) -> Parser:
     )
     asked.add_argument("--unconditional", action="store_true", help="leave to the network what the clips show")
     add("--weight", type=real(0, 1000), default=1.0, help="of the guidance towards the labels, 0 = none")
+    add(
+        "--temporal",
+        type=real(0, 1000),
+        default=TEMPORAL,
+        metavar="W",
+        help="weight w_t of the guidance towards frames that belong together, 0 = none, which is faster",
+    )
     add("--steps", type=whole(1, 100_000), default=64, help="denoising steps (of each block)")
     add("--sampler", choices=SAMPLERS, default=sampler, help="how a step is made")
     add("--eta", type=real(0, 1), default=0.0, help="noise of a ddim step")

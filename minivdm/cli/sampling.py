@@ -40,7 +40,9 @@ def sample(args: argparse.Namespace) -> int:
     if labels is not None:
         labels = labels.to(device).expand(args.count, -1)
     videos = samplers.sample(
-        tasks.guided(denoise, labels, args.weight if labels is not None else 0.0),
+        tasks.guided(
+            denoise, labels, args.weight if labels is not None else 0.0, temporal_weight=args.temporal if f > 1 else 0.0
+        ),
         noise,
         args.steps,
         step=clip_by_clip(args, generators),

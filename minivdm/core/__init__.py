@@ -1,11 +1,12 @@
 """The evening: diffusion itself, on any tensor. Knows no network and no video.
 
-Read in this order: schedules, gaussian, targets, denoiser, guidance, observe, time_grids, ode, samplers,
+Read in this order: schedules, gaussian, targets, denoiser, guidance, autoguidance, observe, time_grids, ode, samplers,
 self_conditioning. guards says what all of them refuse.
 """
 
 # ruff: noqa: I001
 # fmt: off
+from minivdm.core.autoguidance import FramesApart, away_from
 from minivdm.core.denoiser import (
     Conditional, Conditioned, DataRangeError, Denoise, Denoiser, Loss, both, drop_labels, schedule_of,
 )
@@ -34,10 +35,11 @@ from minivdm.core.time_grids import as_grid, karras, times_of, uniform_in_log_sn
 __all__ = [
     "BadArgument", "BadFile", "BadObservation", "BadRun", "BadType", "Conditional", "Conditioned", "CosineSchedule",
     "DPMSolverPlusPlus2M", "DataRangeError", "Denoise", "Denoiser", "Downsample", "FlowSchedule", "Frames",
-    "Gaussian", "Guided", "LinearSchedule", "Loss", "Multistep", "NotDifferentiable", "Past", "Pixels",
+    "FramesApart", "Gaussian", "Guided", "LinearSchedule", "Loss", "Multistep", "NotDifferentiable", "Past", "Pixels",
     "Preconditioning", "Replacement", "Sampling", "Schedule", "SelfConditioned", "Several", "Slopes",
     "SubVPSchedule", "Transition", "VESchedule", "ancestral_law", "ancestral_step", "angular_ddim_step", "as_grid",
-    "as_time", "both", "classifier", "classifier_free", "clean_step", "clipped", "ddim_law", "ddim_step", "diffuse",
+    "as_time", "away_from", "both", "classifier", "classifier_free", "clean_step", "clipped", "ddim_law", "ddim_step",
+    "diffuse",
     "draw", "drop_labels", "dynamically_thresholded", "eps_from_score", "eps_from_v", "eps_from_velocity",
     "eps_from_x", "euler_step", "expand", "frame_indices", "heun_step", "karras", "langevin_law", "langevin_step",
     "loss_weight", "noise_like", "ordered", "posterior", "preconditioning", "reconstruction", "reverse_sde_law",

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from minivdm.core.autoguidance import FramesApart, away_from
 from minivdm.core.denoiser import Conditional, Denoise, schedule_of
 from minivdm.core.guards import BadArgument, BadType, check_types, real, whole
-from minivdm.core.guidance import classifier_free
 from minivdm.core.self_conditioning import SelfConditioned, takes_estimate
 
 
@@ -30,17 +30,20 @@ def guided(
     labels: Tensor | None,
     weight: float,
     *,
+    temporal_weight: float = 0.0,
     self_conditioned: bool = True,
     conditions: Mapping[str, Tensor] | None = None,
 ) -> Denoise:
     """The denoiser to sample with: conditional, unconditional, or guided with `weight` (VDM eq 6; 0 = no guidance).
 
     conditions: others than labels, by name. Guidance goes from none of them to all; for a subset, guide with
-    `minivdm.core.classifier_free` and hand in the result. self_conditioned: a network made for it is handed its own
-    last estimate.
+    `minivdm.core.classifier_free` and hand in the result. temporal_weight: of the guidance towards frames that belong
+    together, away from the same network's answer for each frame by itself (`minivdm.core.FramesApart`); it needs no
+    condition, and costs a further evaluation. self_conditioned: a network made for it is handed its own last estimate.
     """
     schedule = schedule_of(denoise)
     real("weight", weight, least=0)
+    real("temporal_weight", temporal_weight, least=0)
     wanted = {name: value for name, value in {"labels": labels, **(conditions or {})}.items() if value is not None}
     if weight and not wanted:
         raise BadArgument(f"weight: guidance needs labels; expected weight 0 without them, got {weight}")
@@ -49,12 +52,19 @@ def guided(
             raise BadType(
                 "labels: expected a denoiser that takes them by .given(labels), got one that is bound already"
             )
+        if temporal_weight:
+            raise BadType("temporal_weight: expected a denoiser that takes a frame_mask, got one that is bound already")
         return denoise
 
     def of(estimate: Tensor | None) -> Denoise:
         own = {} if estimate is None else {"estimate": estimate}
         asked = denoise.given(**{"labels": None, **wanted, **own})
-        return asked if weight == 0 else classifier_free(asked, denoise.given(None, **own), weight)
+        weaker: list[tuple[Denoise, float]] = []
+        if weight:
+            weaker.append((denoise.given(None, **own), weight))
+        if temporal_weight:
+            weaker.append((FramesApart(denoise, {**wanted, **own}), temporal_weight))
+        return away_from(asked, *weaker) if weaker else asked
 
     return SelfConditioned(of, schedule) if self_conditioned and takes_estimate(denoise) else of(None)
 

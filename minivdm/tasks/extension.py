@@ -27,6 +27,7 @@ class BlockwiseFields(RestorationFields, total=False):
     steps: int | None
     sampling: Sampling | None
     weight: float
+    temporal_weight: float
     denoise_at: Callable[[list[int]], Denoise] | None
     generator: torch.Generator | None
     progress: bool
@@ -39,6 +40,7 @@ class Blockwise:
 
     how: RestorationSampling
     weight: float = 0.0
+    temporal_weight: float = 0.0
     denoise_at: Callable[[list[int]], Denoise] | None = None
     generator: torch.Generator | None = None
     progress: bool = False
@@ -76,9 +78,9 @@ def extend(
         window: how many frames the network holds; by default as many as it was trained on. Memory depends on it, not
             on `frames`, but for the result itself.
         labels: (b or 1, n_labels) for all frames, or (b or 1, frames, n_labels).
-        named: `weight`, `steps`, `step` and all others of `restore`; `denoise_at`, frame indices of a block -> the
-            denoiser to sample it with, for models that know which frames they see; `progress`, one bar for all blocks;
-            `callback`, as for `samplers.sample`.
+        named: `weight`, `temporal_weight`, `steps`, `step` and all others of `restore`; `denoise_at`, frame indices of
+            a block -> the denoiser to sample it with, for models that know which frames they see; `progress`, one bar
+            for all blocks; `callback`, as for `samplers.sample`.
 
     Raises:
         BadObservation, NoNewFrames, TooManyObserved, BadOrder, BadArgument: before anything is sampled.
@@ -160,7 +162,7 @@ def fill(
         own = denoise if options.denoise_at is None else options.denoise_at(indices)
         shape = (canvas.shape[1], len(indices), *canvas.shape[3:])
         of_block = labels[:, indices] if labels is not None and labels.ndim == 3 else labels
-        return pose(own, seen, shape, options.how, of_block, options.weight), indices
+        return pose(own, seen, shape, options.how, of_block, options.weight, options.temporal_weight), indices
 
     for block in blocks:  # everything is checked before anything is sampled; frames to be made still stand at 0
         problem(block)

@@ -35,6 +35,7 @@ def generate(
     count: int | None = None,
     shape: tuple[int, ...] | None = None,
     weight: float = 0.0,
+    temporal_weight: float = 0.0,
     steps: int | None = None,
     generator: torch.Generator | None = None,
     **options: Unpack[Options],
@@ -46,7 +47,8 @@ def generate(
         labels: (b, n) or (1, n) multi-hot, or None for unconditional samples.
         count: how many, by default as many as there are labels.
         shape: (c, f, h, w), by default what the weights were trained on.
-        weight: guidance, w >= 0.
+        weight: guidance towards the labels, w >= 0.
+        temporal_weight: guidance towards frames that belong together, w_t >= 0 (see `guided`).
         steps: and by name step, grid, corrector, final, clip: the fields of `Sampling`, or `sampling`, one of these
             with some of them replaced. 64 DDIM steps by default.
         generator: of all random draws.
@@ -72,7 +74,7 @@ def generate(
     device = device or (labels.device if labels is not None else torch.device("cpu"))
     where = generator.device if generator is not None else device
     times = how.times(schedule_of(denoise))
-    wanted = guided(denoise, labels, weight, conditions=conditions)
+    wanted = guided(denoise, labels, weight, temporal_weight=temporal_weight, conditions=conditions)
     noise = torch.randn((count, *shape), generator=generator, device=where).to(device)
     noise = noise * float(denoise.schedule.prior_std(times[0]))  # where variance is preserved, 1
     return samplers.sample(wanted, noise, sampling=how, generator=generator, **watch)

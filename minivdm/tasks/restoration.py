@@ -76,6 +76,7 @@ def pose(
     how: RestorationSampling,
     labels: Tensor | None = None,
     weight: float = 0.0,
+    temporal_weight: float = 0.0,
 ) -> Problem:
     """The problem that `solve` solves. Raises, before anything is sampled, all that `restore` raises."""
     c, f, h, w = clip_shape(denoise, shape)
@@ -108,7 +109,7 @@ def pose(
     how.times(schedule_of(denoise))
     # Without self-conditioning: what the network takes over from its last estimate it no longer reads off z, and the
     # gradient with respect to z, on which guidance rests, gets weak. (Upscaling lost 3 dB by it.)
-    asked = guided(denoise, labels, weight, self_conditioned=False)
+    asked = guided(denoise, labels, weight, temporal_weight=temporal_weight, self_conditioned=False)
     return Problem(asked, how, (b, c, f, h, w), observe, observed, known)
 
 
@@ -138,6 +139,7 @@ def restore(
     *,
     labels: Tensor | None = None,
     weight: float = 0.0,
+    temporal_weight: float = 0.0,
     steps: int | None = None,
     sampling: Sampling | None = None,
     generator: torch.Generator | None = None,
@@ -151,7 +153,7 @@ def restore(
             `[(Frames(range(8)), video[:, :, :8]), (Downsample(2), small)]`; see `minivdm.core.observe`. Of `Frames`,
             z^a is replaced by draws from q(z^a | x^a) at every level as well.
         shape: (c, f, h, w), by default what the weights were trained on.
-        labels, weight: as for `generate`.
+        labels, weight, temporal_weight: as for `generate`.
         steps: and by name step, grid, corrector, final, clip, method, reconstruction_weight, variance, draw: the fields
             of `RestorationSampling`, or `sampling`, one of these with some of them replaced.
         generator: of all random draws.
@@ -160,7 +162,7 @@ def restore(
         BadObservation, NotDifferentiable, TooManyObserved, BadArgument: before anything is sampled.
     """
     how = RestorationSampling.of(sampling, steps, **named)
-    return solve(pose(denoise, observations, shape, how, labels, weight), generator)
+    return solve(pose(denoise, observations, shape, how, labels, weight, temporal_weight), generator)
 
 
 def placed(denoise: Denoise, video: Tensor, name: str = "video") -> Tensor:

@@ -103,7 +103,7 @@ def test_sample_without_options_draws_labels_and_says_so(run, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     asked = []
     real = tasks.guided
-    monkeypatch.setattr(tasks, "guided", lambda *args: asked.append(args[1:]) or real(*args))
+    monkeypatch.setattr(tasks, "guided", lambda *args, **named: asked.append(args[1:]) or real(*args, **named))
     assert main(["sample", "--weights", str(run), "--steps", "1"]) == 0
     (labels, weight), said = asked[0], capsys.readouterr().out
     digits = labels.argmax(1).tolist()
