@@ -2,10 +2,11 @@
 
     python benchmarks/weights.py [--weights moving-mnist-32] [--clips 256] [--steps 32] [--seed 0] [--row "w = 1"]
 
-Generates clips without labels, and with every digit asked for equally often at guidance w = 0, 1 and 2, and reads them
-with the digit reader of `minivdm.measure`; real test clips go through the same reader as the yardstick. Each finished
-row is written at once, into the weights' card and benchmarks/results/weights.json, and the README's table to
-benchmarks/results/weights.md (`make tables` copies it); --row measures one row alone, anew.
+Generates clips without labels, and with every digit asked for equally often at guidance w = 0, 1 and 2, and some of it
+with guidance towards frames that belong together (w_f), and reads them with the digit reader of `minivdm.measure`; real
+test clips go through the same reader as the yardstick. Each finished row is written at once, into the weights' card and
+benchmarks/results/weights.json, and the README's table to benchmarks/results/weights.md (`make tables` copies it);
+--row measures one row alone, anew.
 """
 
 import argparse
@@ -26,7 +27,16 @@ from minivdm.training import exports, monitor, pretrained
 RESULTS = Path(__file__).parent / "results"
 BATCH = 8  # small batches stay in a CPU's cache
 REAL = "real test clips"
-ROWS: dict[str, float | None] = {"without labels": None, "w = 0": 0.0, "w = 1": 1.0, "w = 2": 2.0}
+FRAMES = 0.75  # w_f, the default of `sample`
+#: Guidance towards the labels, None without any, and towards frames that belong together.
+ROWS: dict[str, tuple[float | None, float]] = {
+    "without labels": (None, 0.0),
+    f"without labels, w_f = {FRAMES:g}": (None, FRAMES),
+    "w = 0": (0.0, 0.0),
+    "w = 1": (1.0, 0.0),
+    "w = 2": (2.0, 0.0),
+    f"w = 1, w_f = {FRAMES:g}": (1.0, FRAMES),
+}
 
 
 def interval(share: float, n: int, z: float = 1.96) -> list[float]:
@@ -68,16 +78,16 @@ def judged(videos: Tensor, labels: Tensor | None) -> dict:
     return out
 
 
-def generated(name: str, weight: float | None, clips: int, steps: int, seed: int) -> tuple[Tensor, Tensor | None]:
+def generated(name: str, row: str, clips: int, steps: int, seed: int) -> tuple[Tensor, Tensor | None]:
     """Clips (b, 1, f, h, w) clamped to [-1, 1], and the labels asked for."""
-    denoiser = pretrained.load(name)
+    denoiser, (weight, temporal) = pretrained.load(name), ROWS[row]
     labels = torch.eye(10)[torch.arange(clips) % 10]
     generator, parts = torch.Generator().manual_seed(seed), []
-    for start in tqdm(range(0, clips, BATCH), desc="without labels" if weight is None else f"w = {weight:g}"):
+    for start in tqdm(range(0, clips, BATCH), desc=row):
         asked = labels[start : start + BATCH]
         given = {"count": len(asked)} if weight is None else {"labels": asked, "weight": weight}
         with torch.autocast("cpu", torch.bfloat16):  # the precision that the weights were trained in; 1.5 times faster
-            videos = tasks.generate(denoiser, **given, steps=steps, generator=generator)
+            videos = tasks.generate(denoiser, **given, temporal_weight=temporal, steps=steps, generator=generator)
         parts.append(videos.float().clamp(-1, 1))
     return torch.cat(parts), None if weight is None else labels
 
@@ -146,7 +156,7 @@ def main() -> None:
             real = denoiser.config.make_data(denoiser.shape[1], split="test").clips(torch.arange(args.clips))
             found = judged(real.video, real.labels)
         else:
-            found = judged(*generated(args.weights, ROWS[row], args.clips, args.steps, args.seed))
+            found = judged(*generated(args.weights, row, args.clips, args.steps, args.seed))
         path = RESULTS / "weights.json"  # read again: two processes may share the rows between them
         kept = json.loads(path.read_text()) if path.exists() else {}
         same = kept.get("command") == command and kept.get("sha256") == sha

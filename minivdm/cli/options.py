@@ -118,7 +118,7 @@ def sampling(sampler: str, labels: str) -> Parser:
         type=real(0, 1000),
         default=TEMPORAL,
         metavar="W",
-        help="weight w_t of the guidance towards frames that belong together, 0 = none, which is faster",
+        help="weight w_f of the guidance towards frames that belong together, 0 = none, which is faster",
     )
     add("--steps", type=whole(1, 100_000), default=64, help="denoising steps (of each block)")
     add("--sampler", choices=SAMPLERS, default=sampler, help="how a step is made")

@@ -48,7 +48,7 @@ def generate(
         count: how many, by default as many as there are labels.
         shape: (c, f, h, w), by default what the weights were trained on.
         weight: guidance towards the labels, w >= 0.
-        temporal_weight: guidance towards frames that belong together, w_t >= 0 (see `guided`).
+        temporal_weight: guidance towards frames that belong together, w_f >= 0 (see `guided`).
         steps: and by name step, grid, corrector, final, clip: the fields of `Sampling`, or `sampling`, one of these
             with some of them replaced. 64 DDIM steps by default.
         generator: of all random draws.
