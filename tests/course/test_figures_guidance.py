@@ -6,7 +6,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from minivdm.core import gaussian, guidance, samplers
+from minivdm.core import away_from, gaussian, guidance, samplers
 from minivdm.core.denoiser import Denoiser
 from minivdm.course.notebook.figures import guidance as fig
 from minivdm.exact import GaussianVideo
@@ -245,3 +245,13 @@ def test_the_slider_draws_the_package_s_samples():
     points = fig.draw_guidance(2.0).axes[1].lines[-1].get_xydata()
     expected = samplers.sample(guidance.classifier_free(ASKED, DENOISE, 2.0), fig.plane_noise(len(points)), 20)
     assert abs(points - expected.numpy()).max() < 1e-12
+
+
+def test_guidance_away_from_frames_alone_magnifies_what_they_share() -> None:
+    w, schedule = 0.5, SCHEDULE
+    together, alone = (GaussianVideo(4, correlation).denoiser(schedule) for correlation in (0.9, 0.0))
+    guided = away_from(together, (alone, w))
+    law = Propagation(together.world, schedule, lambda x_a: guided).run(1000, samplers.ddim_law)
+    kappa = torch.linalg.eigvalsh(together.world.covariance)
+    # DDIM's error is of first order: 1,000 steps leave about a hundredth.
+    torch.testing.assert_close(torch.linalg.eigvalsh(law.covariance), kappa ** (1 + w), rtol=0.03, atol=1e-3)
