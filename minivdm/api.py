@@ -45,7 +45,7 @@ def available() -> list[str]:
 
 
 def generate(
-    model: Any,
+    model: pretrained.TrainedDenoiser,
     digits: Sequence[int] | None = None,
     *,
     count: int = 1,
@@ -70,7 +70,7 @@ def generate(
 
 
 def extend(
-    model: Any,
+    model: pretrained.TrainedDenoiser,
     video: Tensor,
     frames: int,
     digits: Sequence[int] | None = None,
@@ -87,7 +87,7 @@ def extend(
 
 
 def interpolate(
-    model: Any,
+    model: pretrained.TrainedDenoiser,
     video: Tensor,
     between: int,
     digits: Sequence[int] | None = None,
@@ -104,7 +104,7 @@ def interpolate(
 
 
 def super_resolve(
-    model: Any,
+    model: pretrained.TrainedDenoiser,
     video: Tensor,
     space: int = 2,
     every: int = 1,
@@ -140,7 +140,7 @@ def save_gif(video: Tensor, path: str | Path, **options: Any) -> Path:
 
 def _asked(
     function: Callable[..., Any],
-    model: Any,
+    model: pretrained.TrainedDenoiser,
     digits: Sequence[int] | None,
     weight: float | None,
     seed: int,
@@ -169,7 +169,7 @@ def _asked(
     return found
 
 
-def _labels(model: Any) -> int:
+def _labels(model: pretrained.TrainedDenoiser) -> int:
     """How many classes the model knows."""
     classes = getattr(getattr(model, "config", None), "labels", 10)
     if not classes:

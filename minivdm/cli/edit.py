@@ -18,6 +18,7 @@ from minivdm.core import samplers
 from minivdm.core.observe import Downsample
 from minivdm.data import video_files
 from minivdm.data.video_files import VideoFileError
+from minivdm.training import pretrained
 
 
 class Start(NamedTuple):
@@ -128,7 +129,7 @@ def _begin(args: argparse.Namespace, frames: int | None = None) -> tuple[Output,
     return out, denoise, start
 
 
-def _from_file(args: argparse.Namespace, denoise: Any) -> Tensor:
+def _from_file(args: argparse.Namespace, denoise: pretrained.TrainedDenoiser) -> Tensor:
     """The clips of --video; those of a film are made as small as the network knows them."""
     channels, _, height, width = denoise.shape
     if Path(args.video).suffix.lower() == ".npy":
@@ -145,7 +146,12 @@ def _from_file(args: argparse.Namespace, denoise: Any) -> Tensor:
 
 
 def _each(
-    args: argparse.Namespace, denoise: Any, given: Tensor, labels: Tensor | None, run: Any, weight: float
+    args: argparse.Namespace,
+    denoise: pretrained.TrainedDenoiser,
+    given: Tensor,
+    labels: Tensor | None,
+    run: Any,
+    weight: float,
 ) -> Tensor:
     """The result of each clip by itself, with a generator of its own: a batch changes no clip of it."""
     made = []

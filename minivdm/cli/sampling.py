@@ -14,7 +14,7 @@ from torch import Tensor
 from minivdm import tasks
 from minivdm.cli import folders
 from minivdm.cli.options import CommandLineError, check_values
-from minivdm.core import samplers
+from minivdm.core import Denoise, samplers
 from minivdm.core.gaussian import expand, noise_like
 from minivdm.data import atomic, writing
 from minivdm.training import distributed, pretrained
@@ -144,7 +144,7 @@ def clip_by_clip(args: argparse.Namespace, generators: Sequence[torch.Generator]
     else:
         law = functools.partial(samplers.ddim_law, eta=args.eta)
 
-    def step(denoise: Any, z: Tensor, t: Any, s: Any, generator: torch.Generator | None = None) -> Tensor:
+    def step(denoise: Denoise, z: Tensor, t: Any, s: Any, generator: torch.Generator | None = None) -> Tensor:
         mean, variance = law(denoise, z, t, s)
         if args.sampler == "ddim" and args.eta == 0:
             return mean
