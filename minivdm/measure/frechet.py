@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from minivdm.core import guards
-from minivdm.measure.metrics import pixels, read
+from minivdm.measure.metrics import Reading, pixels, read
 from minivdm.measure.readers import SPAN, ClipEncoder, load_encoder
 
 
@@ -72,7 +72,8 @@ def frechet(first: Tensor, second: Tensor) -> float:
     From finite samples it is too large even between draws of one law, by an amount that falls as 1 / n and grows
     with d: compare only distances at equal n (Chong & Forsyth 2020, "Effectively unbiased FID").
     """
-    for cloud in (first, second):
+    for name, cloud in (("first", first), ("second", second)):
+        guards.floating(name, cloud)
         if cloud.ndim != 2 or first.ndim != 2 or cloud.shape[1] != first.shape[1]:
             shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
             raise guards.BadArgument(f"expected features (n, d) and (m, d), got {shapes}")
@@ -100,15 +101,15 @@ def clip_distance(videos: Tensor, reference: Tensor, encoder: ClipEncoder | None
     return frechet(clip_features(videos, encoder), clip_features(reference, encoder))
 
 
-def reader_score(videos: Tensor) -> float:
+def reader_score(videos: Tensor, reading: Reading | None = None) -> float:
     """exp E KL(p(class | clip) || p(class)) on the digit reader, 1 to 10 (Salimans et al. 2016, eq "IS").
 
     High where each clip shows one digit clearly and all digits come up equally often. Meant for clips of one digit;
-    it sees neither motion nor a digit that always looks the same.
+    it sees neither motion nor a digit that always looks the same. reading: of these videos, where it is at hand.
     """
-    if len(videos) < 2:
+    if len(pixels("videos", videos)) < 2:
         raise NotEnoughVideos(f"expected at least 2 videos, got {len(videos)}")
-    log_p = read(videos).logits.mean(1).double().log_softmax(-1)  # (b, 10)
+    log_p = (read(videos) if reading is None else reading).logits.mean(1).double().log_softmax(-1)  # (b, 10)
     marginal = log_p.logsumexp(0) - torch.tensor(float(len(videos))).log()
     return float((log_p.exp() * (log_p - marginal)).sum(-1).mean().exp())
 
@@ -164,3 +165,6 @@ def fvd(videos: Tensor, reference: Tensor, i3d: Callable[[Tensor], Tensor], batc
             raise NotEnoughVideos(f"expected videos of at least 10 frames, got {clips.shape[2]}")
     embedded = [torch.cat([i3d(part) for part in clips.split(batch)]) for clips in (videos, reference)]
     return frechet(*embedded)
+
+
+guards.check_types(globals())

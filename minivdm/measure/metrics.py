@@ -80,9 +80,10 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     pixels_pair(prediction, target)
     b, c, f, h, w = prediction.shape
     if min(h, w) < 11:
-        raise ValueError(f"ssim: expected frames of at least 11x11 pixels, got {h}x{w}")
+        raise guards.BadArgument(f"prediction: expected frames of at least 11x11 pixels, got {h}x{w}")
     tap = torch.exp(-(torch.arange(-5.0, 6.0, device=prediction.device) ** 2) / (2 * 1.5**2))
-    tap = (tap / tap.sum()).to(prediction.dtype)
+    wide = torch.promote_types(torch.promote_types(prediction.dtype, target.dtype), torch.float32)
+    prediction, target, tap = prediction.to(wide), target.to(wide), (tap / tap.sum()).to(wide)
 
     def local_mean(frames: Tensor) -> Tensor:
         return functional.conv2d(functional.conv2d(frames, tap.view(1, 1, 11, 1)), tap.view(1, 1, 1, 11))
@@ -130,7 +131,7 @@ def read(videos: Tensor, reader: DigitReader | None = None) -> Reading:
     pixels("videos", videos)
     b, c, f, h, w = videos.shape
     if c != 1 or h != w or h % 32:
-        raise ValueError(f"read: expected (b, 1, f, h, h) with h a multiple of 32, got {tuple(videos.shape)}")
+        raise guards.BadArgument(f"videos: expected (b, 1, f, h, h) with h a multiple of 32, got {tuple(videos.shape)}")
     reader = load_reader(videos.device) if reader is None else reader
     frames = functional.avg_pool2d(videos.transpose(1, 2).reshape(b * f, 1, h, w).float(), h // 32)
     logits = torch.cat([reader(part) for part in frames.split(1024)]).view(b, f, 11)
@@ -147,30 +148,32 @@ def asked_for(labels: Tensor, videos: Tensor) -> Tensor:
     return labels.to(videos.device).bool()
 
 
-def legible(videos: Tensor, labels: Tensor) -> Tensor:
+def legible(videos: Tensor, labels: Tensor, reading: Reading | None = None) -> Tensor:
     """Whether each clip shows the digits asked for, (b,) bool: the clip's reading is exactly the requested
     set.
 
     Args:
         labels: (b, 10) multi-hot. A missing digit, a digit too many and no digit at all all count as not
             legible.
+        reading: of these videos, here and below, where it is at hand; by default `read(videos)`.
     """
-    return (read(videos).clip == asked_for(labels, videos)).all(-1)
+    reading = read(videos) if reading is None else reading
+    return (reading.clip == asked_for(labels, videos)).all(-1)
 
 
-def legibility(videos: Tensor, labels: Tensor) -> float:
+def legibility(videos: Tensor, labels: Tensor, reading: Reading | None = None) -> float:
     """Share of the clips that are `legible`."""
-    return legible(videos, labels).float().mean().item()
+    return legible(videos, labels, reading).float().mean().item()
 
 
-def keeps_identity(videos: Tensor) -> Tensor:
+def keeps_identity(videos: Tensor, reading: Reading | None = None) -> Tensor:
     """Whether each clip shows the same digits all along, (b,) bool.
 
     No part of the clip may contradict the clip's own reading: there is a digit in it, and in every window of `WINDOW`
     frames the classes with the largest mean logits are those of the whole clip (as many of them as it has), none of
     them clearly absent. A window, not a frame, because two digits that cross cannot be told apart while they overlap.
     """
-    reading = read(videos)
+    reading = read(videos) if reading is None else reading
     found = reading.clip
     window = min(WINDOW, videos.shape[2])
     local = reading.logits.unfold(1, window, 1).mean(-1)  # (b, windows, 10)
@@ -180,12 +183,12 @@ def keeps_identity(videos: Tensor) -> Tensor:
     return (first & ~absent).all(-1).all(-1) & found.any(-1)
 
 
-def identity(videos: Tensor) -> float:
+def identity(videos: Tensor, reading: Reading | None = None) -> float:
     """Share of the clips that keep their identity (`keeps_identity`)."""
-    return keeps_identity(videos).float().mean().item()
+    return keeps_identity(videos, reading).float().mean().item()
 
 
-def same_in_every_frame(videos: Tensor, labels: Tensor | None = None) -> Tensor:
+def same_in_every_frame(videos: Tensor, labels: Tensor | None = None, reading: Reading | None = None) -> Tensor:
     """Whether every single frame is read as the same digits, (b,) bool; no frame is excused, none is averaged.
 
     In each frame the n classes with the largest logits are taken, n being the number of digits of the clip; they have
@@ -196,8 +199,11 @@ def same_in_every_frame(videos: Tensor, labels: Tensor | None = None) -> Tensor:
         videos: (b, 1, f, h, h).
         labels: (b, 10) multi-hot, what the clip has to show; by default what the clip as a whole is read as.
     """
-    reading = read(videos)
+    reading = read(videos) if reading is None else reading
     wanted = reading.clip if labels is None else asked_for(labels, videos)
     rank = reading.logits.argsort(-1, descending=True).argsort(-1)  # b f 10
     first = (rank < wanted.sum(-1)[:, None, None]) == wanted[:, None]
     return first.all(-1).all(-1) & wanted.any(-1)
+
+
+guards.check_types(globals())

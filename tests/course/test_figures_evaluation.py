@@ -6,6 +6,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from minivdm.course.notebook.figures import corruptions
 from minivdm.course.notebook.figures import evaluation as fig
 from minivdm.exact import GaussianVideo
 from minivdm.measure import frechet, metrics, tracks
@@ -92,7 +93,8 @@ def test_corruptions_begin_with_the_clip_itself_and_grow(name):
 
 
 def test_frozen_shuffled_and_collapsed_are_what_they_are_called():
-    frozen, shuffled, collapsed = (make(CLIPS, 1.0) for make in (fig.frozen, fig.shuffled, fig.collapsed))
+    names = ("frozen", "shuffled", "mode collapse")
+    frozen, shuffled, collapsed = (corruptions.CORRUPTIONS[name](CLIPS, 1.0) for name in names)
     assert torch.equal(frozen, CLIPS.video[:, :, :1].expand_as(CLIPS.video))
     # the same frames, in another order
     ink, mixed = (video.sum((1, 3, 4)).sort(1).values for video in (CLIPS.video, shuffled))
@@ -100,8 +102,13 @@ def test_frozen_shuffled_and_collapsed_are_what_they_are_called():
     assert torch.equal(collapsed, CLIPS.video[:1].expand_as(CLIPS.video))
 
 
+@pytest.mark.parametrize("name", list(corruptions.CORRUPTIONS))
+def test_strength_zero_leaves_clips_as_they_are(name):
+    assert torch.equal(corruptions.CORRUPTIONS[name](CLIPS, 0.0), CLIPS.video)
+
+
 def test_a_swap_keeps_the_first_half_and_the_path():
-    swapped = fig.swapped(CLIPS, 1.0)
+    swapped = corruptions.swapped(CLIPS, 1.0)
     assert torch.equal(swapped[:, :, :8], CLIPS.video[:, :, :8])
     assert tracks.track_deviation(swapped).max() < 1.5
     first = CLIPS.positions[0, 0, 12].floor().long()
@@ -118,15 +125,14 @@ def test_the_slider_shows_what_was_measured():
     value = fig.measured("shuffled", 0.5, 16)["track deviation"]
     assert f"track deviation {value:.2f}" in drawn.get_suptitle()
     shown = torch.as_tensor(drawn.axes[6 + 1].images[0].get_array().data)
-    assert torch.equal(shown, fig.shuffled(fig.real_clips(0, 8), 0.5)[0, 0, 3])
+    assert torch.equal(shown, corruptions.shuffled(fig.real_clips(0, 8), 0.5)[0, 0, 3])
 
 
 def test_the_others_return_figures(monkeypatch):
     monkeypatch.setattr(fig, "alarmed", lambda name, value: name == "SSIM")
     row = {"PSNR": 99.0, "SSIM": 0.5, "clip distance": 12.0}
     for drawn in (
-        fig.draw_table({"blur": row}, row), fig.draw_prediction({"a": torch.ones(10)}, 10),
-        fig.draw_bias(4, [10, 20], [2.0, 1.0], [10, 20], [2.0, 1.5]),
+        fig.draw_table({"blur": row}, row), fig.draw_bias(4, [10, 20], [2.0, 1.0], [10, 20], [2.0, 1.5]),
     ):  # fmt: skip
         assert isinstance(drawn, Figure)
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from minivdm.core.guidance import reconstruction
 from minivdm.core.samplers import ancestral_law
 from minivdm.course.notebook.figures import extending as fig
+from minivdm.course.notebook.figures import particles as particles_of
 from minivdm.tasks.orders import autoregressive, plan
 
 WORLD, SCHEDULE = fig.world(), fig.lesson_schedule()
@@ -148,16 +149,6 @@ def test_number_of_blocks(known, frames, overlap):
     assert len(blocks) == -(-(frames - known) // (16 - overlap))
 
 
-# ---- networks --------------------------------------------------------------------------------------------------------
-
-
-def test_a_jump_is_seen_at_the_seam():
-    video = torch.zeros(2, 1, 6, 4, 4)
-    video[:, :, 3:] = 0.5
-    assert fig.seam_jumps(video, [3]) == (0.25, 0.0)
-    assert fig.seam_jumps(video, [2]) == (0.0, 0.0625)
-
-
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
 
@@ -181,7 +172,7 @@ def test_particles_and_resampling_take_bias_from_replacement(particles, back):
     """Replacement's W_2 at 64 steps is 0.68 (propagated); each correction has to take away a good part of it."""
     g = torch.Generator().manual_seed(0)
     x_a = fig.world().sample(3000, g).flatten(1)[:, :4]
-    found = fig.distance_of_samples(fig.replaced(x_a, 64, particles, back, g))
+    found = particles_of.distance_of_samples(particles_of.replaced(x_a, 64, particles, back, g))
     if particles == 1 and back == 0:
         # the posterior form of replacement; 3,000 samples move the distance by a few hundredths
         assert abs(found - fig.distance("replacement", 0.0, 64, False)) < 0.1

@@ -10,7 +10,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from minivdm.core.guards import BadArgument
 from minivdm.data.moving_mnist import MovingMNIST
-from minivdm.measure import metrics, readers
+from minivdm.measure import frechet, metrics, readers
 
 REAL = MovingMNIST(split="test", seed=11).clips(range(96))
 NOISY = (REAL.video + 0.3 * torch.randn(REAL.video.shape, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
@@ -150,6 +150,25 @@ def test_one_wrong_frame_breaks_identity_in_every_frame_but_not_in_windows() -> 
     differs = (REAL.labels != REAL.labels.roll(1, dims=0)).any(-1)
     assert mean(metrics.same_in_every_frame(spoilt, REAL.labels)[differs]) <= 0.02
     assert mean(metrics.keeps_identity(spoilt)[differs]) >= 0.8  # what a mean over five frames does not see
+
+
+def test_a_reading_at_hand_is_not_made_again(monkeypatch) -> None:
+    videos, labels = NOISY[:6], REAL.labels[:6]
+    asked = (
+        lambda **given: metrics.legible(videos, labels, **given),
+        lambda **given: metrics.keeps_identity(videos, **given),
+        lambda **given: metrics.same_in_every_frame(videos, labels, **given),
+        lambda **given: torch.tensor(frechet.reader_score(videos, **given)),
+    )
+    expected, reading = [ask() for ask in asked], metrics.read(videos)
+
+    def refuse(*_):
+        raise AssertionError("read once more")
+
+    monkeypatch.setattr(metrics, "read", refuse)
+    monkeypatch.setattr(frechet, "read", refuse)
+    for ask, answer in zip(asked, expected, strict=True):
+        assert torch.equal(ask(reading=reading), answer)
 
 
 def test_nothing_to_read_has_no_identity() -> None:

@@ -1,6 +1,6 @@
 """What only a notebook needs: filmstrips, frame players, one figure style, rendered source, sliders.
 
-Lessons write ``from minivdm import notebook as nb``. Nothing below this package imports matplotlib,
+Lessons write ``from minivdm.course import notebook as nb``. Nothing below this package imports matplotlib,
 ipywidgets or IPython, so that the mathematics can be used without them.
 """
 

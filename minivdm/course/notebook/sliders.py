@@ -28,6 +28,7 @@ def explore(
     *,
     static: Sequence[Mapping[str, Any]] | None = None,
     start: Mapping[str, Any] | None = None,
+    alt: str = "",
     **controls: Any,
 ) -> None:
     """Show what ``draw`` shows for values that the reader sets, and a row of stills for those who cannot.
@@ -40,6 +41,7 @@ def explore(
         static: values of each still (missing ones as in ``start``); by default the first control at its two
             ends and its start.
         start: initial values; by default the middle of a range, the first choice, False.
+        alt: what is seen, in words, for readers who cannot; values and titles of the stills follow it.
         controls: per argument of ``draw``: (low, high) or (low, high, step) for a slider (whole numbers give
             whole numbers), a list of choices, or a bool for a box to tick.
 
@@ -49,15 +51,15 @@ def explore(
     first = {name: _start(name, control) for name, control in controls.items()} | dict(start or {})
     if set(first) != set(controls):
         raise ValueError(f"start names {sorted(set(first) - set(controls))}, which are no controls")
-    display(still(draw, _stills(static, first, controls)))
+    display(still(draw, _stills(static, first, controls), alt))
     if os.environ.get("MINIVDM_STATIC") == "1":
         display(_Note("Run this cell for the slider: " + ", ".join(controls) + "."))
     else:
         display(live(draw, first, controls))
 
 
-def still(draw: Draw, settings: Sequence[Mapping[str, Any]]) -> Picture:
-    """One picture: what ``draw`` shows at each of the settings, side by side, values written above."""
+def still(draw: Draw, settings: Sequence[Mapping[str, Any]], alt: str = "") -> Picture:
+    """One picture: what ``draw`` shows at each of the settings, side by side, values written above. alt: as above."""
     changing = [name for name in settings[0] if len({repr(setting[name]) for setting in settings}) > 1]
     drawn = [_picture(draw, setting) for setting in settings]
     tiles = [tile.to_pil().convert("RGB") for tile in drawn]
@@ -81,9 +83,11 @@ def still(draw: Draw, settings: Sequence[Mapping[str, Any]]) -> Picture:
             left += tiles[i].width + 4
         top += height
     words = [f"{caption}: " if caption else "" for caption in captions]
-    alt = "; ".join(word + tile.alt for word, tile in zip(words, drawn, strict=True))
+    titles = [tile.alt.removeprefix("figure: ") if alt else tile.alt for tile in drawn]
+    described = "; ".join(word + title for word, title in zip(words, titles, strict=True))
+    described = f"{alt} ({described})" if alt else described
     few = canvas.quantize(256) if canvas.getcolors(256) else canvas
-    return Picture(encode(few), alt, width // 2)
+    return Picture(encode(few), described, width // 2)
 
 
 def live(draw: Draw, first: Mapping[str, Any], controls: Mapping[str, Any]) -> Any:

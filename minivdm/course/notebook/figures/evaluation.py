@@ -1,115 +1,20 @@
-"""Drawings of lesson 12: damage done to clips on purpose, and which metric notices."""
+"""Drawings of lesson 12: which metric notices a damage done to clips on purpose."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn import functional
 
+from minivdm.course.notebook.figures.corruptions import CORRUPTIONS, real_clips
 from minivdm.course.notebook.style import colors, figure, image
-from minivdm.data.moving_mnist import Clips, MovingMNIST
 from minivdm.measure import frechet, metrics, seams, tracks
 
-# ---- corruptions: (clips, strength from 0 to 1) -> videos (b, 1, f, h, w) ------------------------------------------
-
-
-def blur(clips: Clips, strength: float) -> Tensor:
-    """Every frame with a Gaussian of up to 2 pixels."""
-    if strength <= 0:
-        return clips.video
-    width = 2.0 * strength
-    tap = torch.exp(-(torch.arange(-6.0, 7.0) ** 2) / (2 * width**2))
-    tap = tap / tap.sum()
-    b, c, f, h, w = clips.video.shape
-    frames = functional.pad(clips.video.reshape(b * c * f, 1, h, w), (6, 6, 6, 6), value=-1.0)
-    frames = functional.conv2d(functional.conv2d(frames, tap.view(1, 1, -1, 1)), tap.view(1, 1, 1, -1))
-    return frames.reshape(clips.video.shape)
-
-
-def noise(clips: Clips, strength: float) -> Tensor:
-    """Gaussian noise of standard deviation up to 0.5, cut off at black and white."""
-    generator = torch.Generator().manual_seed(0)
-    return (clips.video + 0.5 * strength * torch.randn(clips.video.shape, generator=generator)).clamp(-1, 1)
-
-
-def frozen(clips: Clips, strength: float) -> Tensor:
-    """The motion stops, earlier and earlier; at strength 1 it never begins."""
-    f = clips.video.shape[2]
-    stop = round((1 - strength) * (f - 1))
-    return clips.video[:, :, [min(i, stop) for i in range(f)]]
-
-
-def shuffled(clips: Clips, strength: float) -> Tensor:
-    """More and more of the frames exchange their places, in the same way in every clip."""
-    f = clips.video.shape[2]
-    generator = torch.Generator().manual_seed(3)
-    chosen = torch.randperm(f, generator=generator)[: round(strength * f)]
-    order = torch.arange(f)
-    order[chosen] = chosen.roll(max(1, len(chosen) // 3))
-    return clips.video[:, :, order]
-
-
-def swapped(clips: Clips, strength: float) -> Tensor:
-    """From some frame on, at strength 1 from the middle, another clip's digit on the same path. Clips of one digit."""
-    f, size = clips.video.shape[2:4]
-    side = round(size * 28 / 64)
-    first = f - round(strength * f / 2)
-    video, corner = clips.video.clone(), clips.positions[:, 0].floor().long()  # (b, f, 2)
-    for i in range(len(video)):
-        other = (i + 1) % len(video)
-        for j in range(first, f):
-            (y, x), (v, u) = corner[i, j].tolist(), corner[other, j].tolist()
-            video[i, :, j] = -1.0
-            video[i, :, j, y : y + side, x : x + side] = clips.video[other, :, j, v : v + side, u : u + side]
-    return video
-
-
-def collapsed(clips: Clips, strength: float) -> Tensor:
-    """More and more clips are copies of the first: mode collapse."""
-    video = clips.video.clone()
-    copies = round(strength * (len(video) - 1))
-    video[1 : 1 + copies] = video[0]
-    return video
-
-
-def redrawn(clips: Clips, strength: float) -> Tensor:
-    """More and more frames show another digit of the same class on the same path. Clips of one digit."""
-    size = clips.video.shape[-1]
-    side = round(size * 28 / 64)
-    pool = real_clips(20_000, 256)
-    video, corner = clips.video.clone(), clips.positions[:, 0].floor().long()  # (b, f, 2)
-    from_corner = pool.positions[:, 0, 0].floor().long()  # (n, 2), of frame 0
-    generator = torch.Generator().manual_seed(0)
-    for i in range(len(video)):
-        alike = (pool.digits[:, 0] == clips.digits[i, 0]).nonzero()[:, 0]
-        for j in range(video.shape[2]):
-            chance, which = torch.rand(2, generator=generator).tolist()
-            if chance >= strength:
-                continue
-            other = int(alike[int(which * len(alike))])
-            (y, x), (v, u) = corner[i, j].tolist(), from_corner[other].tolist()
-            video[i, :, j] = -1.0
-            video[i, :, j, y : y + side, x : x + side] = pool.video[other, :, 0, v : v + side, u : u + side]
-    return video
-
-
-CORRUPTIONS: dict[str, Callable[[Clips, float], Tensor]] = {
-    "blur": blur, "noise": noise, "frozen": frozen, "shuffled": shuffled, "swapped identity": swapped,
-    "redrawn strokes": redrawn, "mode collapse": collapsed,
-}  # fmt: skip
-
 # ---- metrics -------------------------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=8)
-def real_clips(start: int = 0, count: int = 64, frames: int = 16) -> Clips:
-    """Test clips of one digit, size 32, canonical speed, indices from `start`."""
-    return MovingMNIST(32, frames, 1, split="test").clips(range(start, start + count))
 
 
 @functools.lru_cache(maxsize=2)
@@ -127,13 +32,14 @@ def reference_features() -> tuple[Tensor, Tensor]:
 def without_target(videos: Tensor, labels: Tensor) -> dict[str, float]:
     """Metrics of a set of clips that need no target video."""
     frames, clips = reference_features()
+    reading = metrics.read(videos)  # once, for the four columns that rest on it
     return {
         "frame distance": frechet.frechet(frechet.features(videos)[0].flatten(0, 1), frames),
         "clip distance": frechet.frechet(frechet.clip_features(videos), clips),
-        "reader score": frechet.reader_score(videos),
-        "legibility": metrics.legibility(videos, labels),
-        "identity": metrics.identity(videos),
-        "every frame": float(metrics.same_in_every_frame(videos, labels).float().mean()),
+        "reader score": frechet.reader_score(videos, reading),
+        "legibility": metrics.legibility(videos, labels, reading),
+        "identity": metrics.identity(videos, reading),
+        "every frame": float(metrics.same_in_every_frame(videos, labels, reading).float().mean()),
         "rigidity": float(tracks.rigidity(videos).mean()),
         "track deviation": float(tracks.track_deviation(videos).clamp(max=9).mean()),
         "consistency": float(seams.feature_consistency(videos).mean()),
@@ -162,10 +68,11 @@ def per_clip(corruption: str, strength: float, count: int = 32) -> dict[str, flo
     """The metrics that are means over clips, of corrupted test clips; quick, as no set is compared with another."""
     clips = real_clips(0, count)
     videos = CORRUPTIONS[corruption](clips, strength)
+    reading = metrics.read(videos)
     return {
         "PSNR": float(metrics.psnr(videos, clips.video, of="clip").clamp(max=99).mean()),
-        "identity": metrics.identity(videos),
-        "every frame": float(metrics.same_in_every_frame(videos, clips.labels).float().mean()),
+        "identity": metrics.identity(videos, reading),
+        "every frame": float(metrics.same_in_every_frame(videos, clips.labels, reading).float().mean()),
         "rigidity": float(tracks.rigidity(videos).mean()),
         "track deviation": float(tracks.track_deviation(videos).clamp(max=9).mean()),
         "consistency": float(seams.feature_consistency(videos).mean()),
@@ -294,7 +201,8 @@ def draw_strengths(
     fig, axes = figure(1, len(names), width=9.6, height=3.0, sharey=True)
     palette = (colors.exact, colors.data, colors.eps, colors.learned, colors.v, colors.noise)
     for ax, name in zip(axes, names, strict=True):
-        found = [per_clip(name, strength) for strength in strengths]
+        undamaged = per_clip(names[0], 0.0)  # strength 0 leaves every clip as it is
+        found = [undamaged, *(per_clip(name, strength) for strength in strengths[1:])]
         for metric, color in zip(found[0], palette, strict=True):
             ax.plot(strengths, [min(3.0, severity(metric, f[metric])) for f in found], "o-", color=color, label=metric)
         ax.axhline(1.0, color="0.5", linewidth=1, linestyle=":")
@@ -312,7 +220,11 @@ def draw_bias(
     fine = torch.linspace(0, 1 / min(counts), 30)
     left.plot([1 / n for n in counts], white, "o", color=colors.data, label="measured")
     left.plot(fine, 2 * fine * d * (d + 5) / 4, color=colors.exact, label="(12.7)")
-    left.set(title=f"two sets of one white Gaussian, d = {d}", xlabel="1/n", ylabel="Fréchet distance")
+    left.set(
+        title=f"two sets of one white Gaussian, d = {d}",
+        xlabel="1/k, of k draws on either side",
+        ylabel="Fréchet distance",
+    )
     left.legend()
     intercept, slope = extrapolated(real_counts, real)
     fine = torch.linspace(0, 1 / min(real_counts), 30)
@@ -321,15 +233,7 @@ def draw_bias(
         fine, intercept + slope * fine, color=colors.exact, linewidth=1, linestyle="--", label="straight line, fitted"
     )
     right.legend()
-    right.set(title="two sets of real clips", xlabel="1/n", ylim=(min(0.0, 1.3 * intercept), None))
-    return fig
-
-
-def draw_prediction(errors: Mapping[str, Tensor], first: int) -> Figure:
-    """Summed squared error per frame of several predictions. errors: name -> (f,). first: index of the first frame."""
-    fig, ax = figure(width=6.4, height=2.8)
-    for (name, error), color in zip(errors.items(), (colors.noise, colors.data, colors.v, colors.eps), strict=False):
-        ax.plot(range(first, first + len(error)), error, "o-", color=color, label=name)
-    ax.set(xlabel="frame", ylabel="MSE, summed over pixels", ylim=(0, None))
-    ax.legend()
+    right.set(
+        title="two sets of real clips", xlabel="1/k, of k clips on either side", ylim=(min(0.0, 1.3 * intercept), None)
+    )
     return fig
