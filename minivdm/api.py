@@ -20,7 +20,7 @@ from minivdm.data import writing
 from minivdm.networks import UNet3D
 from minivdm.training import pretrained
 
-#: Weight of the guidance towards frames that belong together, where a network can be asked for it; as in the CLI.
+#: Weight of the guidance towards frames that belong together, where a network can be asked for it; as `sample` has it.
 TEMPORAL_WEIGHT = 0.75
 #: Seeds that torch.Generator takes on every device.
 LARGEST_SEED = 2**63 - 1
@@ -65,6 +65,8 @@ def generate(
             frames that belong together, is 0.75 where it is not given.
     """
     whole("count", count)
+    if isinstance(getattr(model, "network", None), UNet3D):
+        task.setdefault("temporal_weight", TEMPORAL_WEIGHT)
     made = tasks.generate(model, count=count, **_asked(tasks.generate, model, digits, weight, seed, task))
     return made.clamp(-1, 1)
 
@@ -161,8 +163,6 @@ def _asked(
         found["labels"] = tasks.multi_hot([whole("digits", digit, 0) for digit in digits], _labels(model))
     labelled = found.get("labels") is not None
     found["weight"] = (1.0 if labelled else 0.0) if weight is None else weight
-    if isinstance(getattr(model, "network", None), UNet3D):
-        found.setdefault("temporal_weight", TEMPORAL_WEIGHT)
     if "generator" not in found:
         device = next(model.parameters()).device if isinstance(model, torch.nn.Module) else "cpu"
         found["generator"] = torch.Generator(device).manual_seed(whole("seed", seed, 0, LARGEST_SEED))

@@ -76,7 +76,7 @@ def _recipes(commands: argparse._SubParsersAction) -> None:
 
 def _sample(commands: argparse._SubParsersAction) -> None:
     parents = [
-        options.sampling("ddim", "if neither is given, each clip's are drawn at random"),
+        options.sampling("ddim", "if neither is given, each clip's are drawn at random", options.TEMPORAL),
         options.picture("samples"),
         options.device(),
     ]
@@ -93,7 +93,7 @@ def _edits(commands: argparse._SubParsersAction) -> None:
     }.items():
         parents = [
             options.edited(),
-            options.sampling("ancestral", "test clips are asked for their own, where neither is given"),
+            options.sampling("ancestral", "test clips are asked for their own, where neither is given", 0.0),
             options.picture(name),
             options.device(),
         ]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 WEIGHTS = "moving-mnist-32"
-#: Where a clip is right in every frame most often (benchmarks/weights.py).
+#: Of clips made from noise alone; frames that are given hold the others together by themselves.
 TEMPORAL = 0.75
 LARGEST_SEED = 2**62  # torch takes a little more; a batch counts on from here
 #: Values of all clips of a command together, 4 bytes each.
@@ -102,7 +102,7 @@ def picture(name: str) -> Parser:
     return group
 
 
-def sampling(sampler: str, labels: str) -> Parser:
+def sampling(sampler: str, labels: str, temporal: float) -> Parser:
     """Which weights, how many steps, what is asked for. labels: what happens without --labels."""
     group = Parser(add_help=False)
     add = group.add_argument
@@ -116,7 +116,7 @@ def sampling(sampler: str, labels: str) -> Parser:
     add(
         "--temporal",
         type=real(0, 1000),
-        default=TEMPORAL,
+        default=temporal,
         metavar="W",
         help="weight w_f of the guidance towards frames that belong together, 0 = none, which is faster",
     )
