@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from minivdm.core import CosineSchedule, Denoiser
+from minivdm.training.objectives import Batch, Objective
 
 
 def train(
@@ -26,6 +27,7 @@ def train(
     target: str = "v",
     seed: int = 0,
     every: int = 100,
+    objective: Objective | None = None,
 ) -> tuple[Denoiser, list[float]]:
     """Train a network to denoise; returns the denoiser of its averaged weights, and the loss of every step.
 
@@ -38,6 +40,7 @@ def train(
         target: what the network predicts.
         seed: of times and noise; the weights are the caller's.
         every: steps between two lines of progress; 0 for none.
+        objective: what is learnt of x instead of its noise, such as what a teacher makes of it.
     """
     denoiser = Denoiser(network, CosineSchedule(), target)
     average = copy.deepcopy(denoiser).eval().requires_grad_(False)
@@ -48,7 +51,11 @@ def train(
         x = data(torch.arange(step * batch, (step + 1) * batch))  # b ...
 
         # Noise each sample to a time of its own, let the network predict, compare: VDM eq 2.
-        loss = denoiser.loss(x, generator=generator, weighting=target).mean
+        if objective is None:
+            loss = denoiser.loss(x, generator=generator, weighting=target).mean
+        else:
+            t, noise = objective.times(batch, generator), torch.randn(x.shape, generator=generator)
+            loss = objective(denoiser, average, Batch(x, {}, None, t, noise)).mean
         loss.backward()
 
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)

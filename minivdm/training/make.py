@@ -34,8 +34,8 @@ def make(names: list[str] | None, runs: Path, device: str | None = None, minutes
                 return 0
             folder = runs / recipe.name
             if not finished(recipe, folder):
-                init = _init(recipe, runs)
-                run, ending = fit(recipe, folder, resume=True, init=init, device=device, minutes=left)
+                init, teacher = _made(recipe.init, runs), _made(recipe.teacher, runs)
+                run, ending = fit(recipe, folder, resume=True, init=init, teacher=teacher, device=device, minutes=left)
                 if ending:
                     return 128 + ending
                 if not run.trainer.world.first or run.trainer.clips < recipe.clips:
@@ -53,7 +53,8 @@ def finished(recipe: Recipe, folder: Path) -> bool:
     return found is not None and found[1]["clips"] >= recipe.clips
 
 
-def _init(recipe: Recipe, runs: Path) -> Path | None:
-    """The weights of another recipe that this one starts from, where they were made here; else `fit` looks for them."""
-    made = runs / recipe.init / "weights" / f"{recipe.init}.safetensors"
-    return made if recipe.init and made.exists() else None
+def _made(name: str, runs: Path) -> Path | None:
+    """The weights of that recipe, which another starts or learns from, where they were made here; else `fit` looks for
+    them."""
+    made = runs / name / "weights" / f"{name}.safetensors"
+    return made if name and made.exists() else None

@@ -21,6 +21,7 @@ from minivdm.data import writing
 from minivdm.data.atomic import free_name, write_atomic
 from minivdm.training import distributed
 from minivdm.training.distributed import World
+from minivdm.training.objectives import Student
 from minivdm.training.recipe import Recipe
 
 #: Inner edges of the bins of log-SNR over which losses are averaged; the outer bins are open.
@@ -111,15 +112,16 @@ def held_out(denoiser: Denoiser, data: Any, clips: int = 32, batch: int = 8) -> 
 
 
 def preview(recipe: Recipe, denoiser: Denoiser, data: Any, path: Path, clips: int = 4, steps: int = 32) -> None:
-    """Sample a few clips, always from the same noise, and write them as a picture."""
+    """Sample a few clips, always from the same noise, and write them as a picture; a student as it is meant to be."""
+    student = recipe.objective != "denoising"
     labels = data.clips(torch.arange(clips)).labels if recipe.labels else None
     videos = tasks.generate(
         denoiser,
         labels,
         count=clips,
         shape=recipe.video_shape,
-        steps=steps,
-        weight=1.0 if recipe.labels else 0.0,
+        steps=Student(**recipe.student).steps if student else steps,
+        weight=1.0 if recipe.labels and not student else 0.0,
         generator=torch.Generator(data.device).manual_seed(0),
     )
     writing.save(videos.clamp(-1, 1), path)  # NaN stays and is refused

@@ -18,13 +18,13 @@ import torch
 from minivdm.core.schedules import Schedule
 from minivdm.core.targets import TARGETS, WEIGHTINGS
 from minivdm.networks.unet3d import UNet3D
-from minivdm.training import parts
+from minivdm.training import objectives, parts
 from minivdm.training.validate import between, check_arguments, check_types, fits, known, require, tuples
 
 #: Fields that may differ between a run and its continuation: they change what is written, not what is learned.
 REPORTING = ("log_every", "save_every", "preview_every", "milestones")
 #: Fields that no continuation can change, as the state of the run belongs to them.
-FIXED = ("network", "optimizer", "seed", "init")
+FIXED = ("network", "optimizer", "seed", "init", "objective", "teacher")
 
 MOST = 10**12  # clips, of anything
 
@@ -67,6 +67,10 @@ class Recipe:
     conditions: dict[str, float] = field(default_factory=lambda: {"labels": 0.1})
     self_conditioning: float = 0.0  # share of the clips that come with the network's own first estimate
     init: str = ""  # weights to start from: those of another recipe, a file, the folder of a run
+    # what is learnt: a name in objectives.OBJECTIVES; a student's teacher, and how it is asked (objectives.Student)
+    objective: str = "denoising"
+    teacher: str = ""
+    student: dict[str, Any] = field(default_factory=dict)
     # diffusion
     target: str = "v"
     weighting: str = "v"
@@ -135,6 +139,8 @@ class Recipe:
         known("target", self.target, TARGETS)
         known("weighting", self.weighting, WEIGHTINGS)
         parts.make_schedule(self.schedule, self.log_snr_min, self.log_snr_max, self.shift)
+        plain = not self.self_conditioning and not self.images
+        objectives.check(self.objective, self.student, self.teacher, plain)
         for name, share in self.conditions.items():
             known("condition", name, parts.CONDITIONS)
             between(f"conditions.{name}", share, 0, 1)
@@ -230,7 +236,7 @@ class Recipe:
             head, _, inner = key.partition(".")
             known("field of a recipe", head, _HINTS)
             if inner:
-                require(isinstance(values[head], dict), "--set", "a dot only after 'network' or 'conditions'", text)
+                require(isinstance(values[head], dict), "--set", "a dot only after a field of fields", text)
                 values[head][inner] = value
             else:
                 values[head] = value

@@ -3,9 +3,41 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from minivdm.training.recipe import Recipe
 from minivdm.training.validate import known, require
+
+
+def few(steps: int, teacher: str, clips: int, **student: Any) -> Recipe:
+    """A student of `steps` steps, which starts from its teacher and learns to do in one step what that does in two.
+
+    Batches are small and few, as each target costs several calls of the teacher; the rate falls along a line to 0, as
+    in each halving of Salimans & Ho 2022. The student gets no estimate of its own (self-conditioning): one call, one
+    answer, and nothing to hand on.
+    """
+    return Recipe(
+        name=f"few-{steps}",
+        speed=0.9,
+        network={"width": 32, "multipliers": [1, 2, 4], "patch": 2, "labels": 10},
+        conditions={"labels": 0.1},
+        init=teacher,
+        objective="progressive",
+        teacher=teacher,
+        student={"steps": steps, **student},
+        weighting="truncated_snr",
+        clips=clips,
+        warmup=160,
+        optimizer="muon",
+        lr=5e-4,
+        lr_end=0.0,
+        decay=1.0,
+        ema_decay=0.99,
+        precision="bf16",
+        save_every=400,
+        milestones=(),
+    )
+
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -39,6 +71,12 @@ RECIPES: dict[str, Recipe] = {
             ema_decay=0.999,
             frames=((60_000, 4, 16), (100_000, 8, 8), (300_000, 16, 8)),
         ),
+        # Fewer and fewer steps (lesson 15). The first halving learns guidance with it: three calls become one.
+        few(16, "moving-mnist-32", 3_400, weight=1.0, temporal_weight=0.75, own_estimate=True),
+        few(8, "few-16", 4_000),
+        few(4, "few-8", 4_000),
+        few(2, "few-4", 4_000),
+        few(1, "few-2", 4_000),
         # One's own videos, in colour and without labels: python -m minivdm train own-videos --set path=FOLDER
         Recipe(
             name="own-videos",
@@ -91,8 +129,8 @@ def command(recipe: Recipe) -> str:
 
 
 def in_order(names: list[str] | None = None) -> list[Recipe]:
-    """The recipes of these names and those whose weights they start from, which come first; by default all but those
-    of one's own videos.
+    """The recipes of these names and those whose weights they start or learn from, which come first; by default all
+    but those of one's own videos.
 
     Raises RecipeError for an unknown name and for recipes that wait for each other.
     """
@@ -102,9 +140,9 @@ def in_order(names: list[str] | None = None) -> list[Recipe]:
         require(name not in waiting, "init", "weights that do not start from these", " <- ".join((name, *waiting)))
         if name in done:
             return
-        before = get(name).init
-        if before in RECIPES:
-            add(before, (name, *waiting))
+        for before in (get(name).init, get(name).teacher):
+            if before in RECIPES:
+                add(before, (name, *waiting))
         done.append(name)
 
     for name in names or [name for name, recipe in RECIPES.items() if recipe.data != "folder"]:

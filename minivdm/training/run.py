@@ -219,6 +219,7 @@ def fit(
     *,
     resume: bool = False,
     init: str | Path | None = None,
+    teacher: str | Path | None = None,
     device: str | None = None,
     minutes: float | None = None,
     reconfigure: bool = False,
@@ -231,6 +232,7 @@ def fit(
         out: folder of the run; nothing in it changes before the recipe has trained a step.
         resume: continue what `out` holds, bit for bit; an empty folder starts afresh.
         init: weights to start from (file, folder of a run, name), instead of the recipe's own `init`.
+        teacher: where a student's teacher lies (file, folder of a run, name), instead of where the recipe says.
         device: "cpu", "cuda" or "mps".
         minutes: stop (and save) after so long.
         reconfigure: continue with this recipe although another one started the run.
@@ -238,7 +240,7 @@ def fit(
 
     Raises:
         RunFolderError, ConfigurationMismatch, DamagedCheckpoint, TrainingDiverged, RecipeError; UnknownWeights for
-        an `init` that is not there.
+        an `init` or a `teacher` that is not there.
     """
     out = Path(out)
     if minutes is not None and not minutes >= 0:
@@ -255,7 +257,7 @@ def fit(
     if world.first and world.size > 1:
         config.make_data()  # a source that has to be fetched is, once, before all processes want it
     distributed.barrier(world)
-    trainer = Trainer(config, chosen, world)
+    trainer = Trainer(config, chosen, world, teacher)
     with folder.writing(out) if world.first else contextlib.nullcontext():
         run = Run(trainer, out, say)
         if world.first:

@@ -9,32 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from minivdm.core.denoiser import Denoiser, stratified_times
+from minivdm.core.denoiser import Denoiser
 from minivdm.core.gaussian import diffuse, expand
 from minivdm.networks.unet3d import joint_frame_mask
-from minivdm.training import distributed, monitor, optimizers
+from minivdm.training import distributed, monitor, objectives, optimizers, pretrained
 from minivdm.training.checkpoints import DamagedCheckpoint, Tensors, load_weights
 from minivdm.training.distributed import World
+from minivdm.training.objectives import Batch
 from minivdm.training.parts import CONDITIONS
 from minivdm.training.recipe import Phase, Recipe
 from minivdm.training.validate import RecipeError
-
-
-class Batch(NamedTuple):
-    """What one pass through the network learns from. video (b c f h w); conditions, batch first; frame mask (f f);
-    times t (b,); noise like video."""
-
-    video: Tensor
-    conditions: dict[str, Any]
-    mask: Tensor | None
-    t: Tensor
-    noise: Tensor
 
 
 class Draws(NamedTuple):
@@ -49,10 +40,17 @@ class Draws(NamedTuple):
 class Trainer:
     """State of a training run: network, its moving average (`ema`), optimizers, generator, and clips seen so far.
 
-    device: where to train. world: which share of each batch this process takes. Raises RecipeError.
+    device: where to train. world: which share of each batch this process takes. teacher: where a student's teacher
+    lies, by default where the recipe says. Raises RecipeError; UnknownWeights for a teacher that is not there.
     """
 
-    def __init__(self, config: Recipe, device: torch.device | str = "cpu", world: World = distributed.ALONE):
+    def __init__(
+        self,
+        config: Recipe,
+        device: torch.device | str = "cpu",
+        world: World = distributed.ALONE,
+        teacher: str | Path | None = None,
+    ):
         self.config, self.device, self.world = config, torch.device(device), world
         pieces = world.size * config.accumulate
         if uneven := [phase.batch for phase in config.phases() if phase.batch % pieces]:
@@ -65,6 +63,8 @@ class Trainer:
         self.schedule = config.make_schedule()
         self.denoiser = Denoiser(self._wrapped(), self.schedule, target=config.target, bounds=(-1.0, 1.0))
         self.ema_denoiser = Denoiser(self.ema, self.schedule, target=config.target)
+        learns_from = pretrained.load(teacher or config.teacher, self.device) if config.teacher else None
+        self.objective = objectives.make(config.objective, config.student, learns_from, self.schedule, config.weighting)
         self.params: list[Tensor] = list(self.network.parameters())
         self.optimizers = optimizers.make(config, self.network, self.device)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
@@ -89,12 +89,10 @@ class Trainer:
         """One optimizer step on the next clips. Nothing here waits for an accelerator."""
         cfg, phase = self.config, self.config.phase_at(self.clips)
         pieces = self.pieces(phase)
-        for number, (video, conditions, mask, t, noise) in enumerate(pieces, 1):
+        for number, piece in enumerate(pieces, 1):
             with self.sharing(number == len(pieces)):
                 with self.autocast():
-                    loss = self.denoiser.loss(
-                        video, t=t, noise=noise, weighting=cfg.weighting, label_drop=0.0, frame_mask=mask, **conditions
-                    )
+                    loss = self.objective(self.denoiser, self.ema_denoiser, piece)
                 (loss.mean / len(pieces)).backward()
             self.tally.add(loss.per_sample, loss.log_snr)
         # On an Apple GPU torch refuses to be told `foreach`.
@@ -154,10 +152,10 @@ class Trainer:
     def draw(self, phase: Phase, shape: torch.Size) -> Draws:
         """Times, noise, and which conditions to keep, drawn for all processes alike, then cut to this one's share.
 
-        Times are stratified over the whole batch (see denoiser.stratified_times).
+        Times are the objective's, stratified over the whole batch.
         """
         whole, g, at = phase.batch, self.generator, self.device
-        t = stratified_times(whole, self.schedule, g)
+        t = self.objective.times(whole, g)
         drops = self.config.conditions.values()
         keep = [torch.rand(whole, generator=g, device=at) >= share for share in drops]
         noise = torch.randn((whole, *shape[1:]), generator=g, device=at)
@@ -212,7 +210,12 @@ class Trainer:
 
     def start_from(self, weights: Tensors) -> list[str]:
         """Copy trained weights into the network and its average; returns the names of parameters that they lack, which
-        stay as they are. Raises DamagedCheckpoint if they do not fit."""
+        stay as they are. Raises DamagedCheckpoint if they do not fit.
+
+        A network without self-conditioning leaves out the layer that reads an estimate: the rest is the same function.
+        """
+        if not self.config.network.get("self_conditioning"):
+            weights = {name: value for name, value in weights.items() if not name.startswith("stem_estimate.")}
         return [load_weights(network, weights, partly=True) for network in (self.network, self.ema)][0]
 
     # --- state --------------------------------------------------------------------------------------------------
