@@ -1,326 +1,173 @@
-"""Training under attack: killed, damaged, starved of disk, doubled; and whether it goes on as if nothing had happened.
+"""Everything that can go wrong, tried: kills, a full disk, damage, two processes, bad command lines, bad inputs.
 
-    make attack                                                 (a few minutes of one core)
-    python benchmarks/attack.py --places 200 --draws 100        (longer: every file operation, more draws)
+    make attack                                     (12 minutes of one core; writes benchmarks/results/attack.md)
+    make attack ARGS="--minutes 60"                 (longer)
 
-A small run (24 clips, three phases, previews, snapshots) is trained once undisturbed. Then each attack interrupts or
-damages a run, the run is continued, and all that it leaves is compared: every tensor of the checkpoint, the rows of
-metrics but for their seconds, snapshots and previews byte for byte, and that no half-written file is left. The attacks
-fork, so that a killed process is really killed; this needs Linux or macOS, and a machine without an accelerator.
+Each attack gets a share of the minutes and stops when it is used up; the table says how many of all there are were
+tried. A training that was interrupted has to end as if nothing had happened (`attack_runs`), a command line that cannot
+be meant has to be refused in one line without a trace (`attack_commands`), a bad argument has to be named or to do no
+harm (`attack_arguments`). Whatever did not hold is listed below the table, and the exit status is 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import json
 import os
+import platform
 import random
-import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: a process with other threads cannot be forked safely
 
-from minivdm import training
-from minivdm.data.atomic import TEMPORARY
-from minivdm.training import Recipe, checkpoints, monitor
+import attack_arguments
+import attack_commands
+import attack_runs as runs
+import torch
+from attack_runs import Outcome, TimeUp, forked, train, wait
 
-NETWORK = {"width": 8, "multipliers": [1], "spatial": [False], "temporal": [True], "patch": 4, "head_channels": 8,
-           "embedding": 8, "middle": 0, "labels": 10}  # fmt: skip
-RECIPE = Recipe(
-    name="attacked",
-    size=16,
-    speed=1.0,
-    network=NETWORK,
-    clips=24,
-    frames=((8, 2, 4), (16, 4, 2), (24, 3, 4)),
-    optimizer="muon",
-    warmup=8,
-    log_every=4,
-    save_every=6,
-    preview_every=12,
-    milestones=(10,),
-)
-#: What counts as an operation on files: the audit events of Python that change a folder, and fsync.
-EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.chmod")
+RESULTS = Path(__file__).resolve().parent / "results"
+#: The share of the time that each attack gets; what is left over is the next one's.
+SHARES = {"operations": 0.26, "random": 0.18, "full": 0.12, "two": 0.02, "damage": 0.12, "commands": 0.15,
+          "arguments": 0.15}  # fmt: skip
 
 
-@dataclass
-class Outcome:
-    """What came of one kind of attack. failed: what went wrong, one line each."""
+class Clock:
+    """Deadlines of the attacks, one after the other. minutes: None for as long as it takes."""
 
-    name: str
-    tried: int = 0
-    failed: list[str] = field(default_factory=list)
+    def __init__(self, minutes: float | None) -> None:
+        self.seconds, self.used, self.began = minutes and 60 * minutes, 0.0, time.monotonic()
 
-    def add(self, what: str, problem: str) -> None:
-        """Count one attack; problem: "" if all was well."""
-        self.tried += 1
-        if problem:
-            self.failed.append(f"{what}: {problem}")
+    def share(self, name: str) -> TimeUp:
+        """Whether the time up to the end of this attack's share is up."""
+        self.used += SHARES[name]
+        end = None if self.seconds is None else self.began + self.used * self.seconds
+        return lambda: end is not None and time.monotonic() > end
 
 
-# ---- a run, and what it leaves -------------------------------------------------------------------------------
+def on_runs(scratch: Path, clock: Clock, places: int, draws: int, seed: int = 0) -> Iterator[Outcome]:
+    """The attacks on a training. places: at how many file operations; draws: how many moments, rounds and damages.
 
-
-def train(folder: Path, resume: bool = True) -> int:
-    """Train the small run; 0, or the number of the signal that stopped it."""
-    return training.fit(RECIPE, folder, resume=resume, device="cpu", progress=False)[1]
-
-
-def left(folder: Path) -> dict[str, Any]:
-    """All that has to be the same, however the run was interrupted."""
-    found = checkpoints.load(folder / "checkpoints", lambda line: None)
-    assert found is not None, "no checkpoint"
-    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in monitor.rows(folder / "metrics.jsonl")]
-    files = {
-        f"{part}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
-        for part in ("snapshots", "previews")
-        for path in (folder / part).iterdir()
-    }
-    tensors = {name: hashlib.sha256(t.contiguous().numpy().tobytes()).hexdigest() for name, t in found[0].items()}
-    listed = [path.name for path in checkpoints.listed(folder / "checkpoints")]
-    unfinished = [path.name for path in folder.rglob("*") if TEMPORARY.match(path.name)]
-    return {"tensors": tensors, "rows": rows, "files": files, "listed": listed, "unfinished": unfinished}
-
-
-def differing(folder: Path, expected: dict[str, Any]) -> str:
-    """In what a run differs from the undisturbed one; "" if in nothing."""
-    try:
-        found = left(folder)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return ", ".join(key for key in expected if found[key] != expected[key])
-
-
-def forked(call: Callable[[], Any]) -> int:
-    """Run `call` in a process of its own, in silence; its exit status, or minus the signal that killed it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        status = 70
-        try:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 1)
-            os.dup2(null, 2)
-            status = int(call() or 0)
-        except training.RunFolderError:
-            status = 71
-        except OSError as error:
-            status = 72 if error.filename else 73  # an error that names its file, or does not
-        except BaseException:
-            status = 74
-        finally:
-            os._exit(status)
-    return child
-
-
-def wait(child: int) -> int:
-    """The exit status of a forked process, or minus the signal that killed it."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def at_operation(folder: Path, number: int, act: Callable[[], None]) -> Callable[[], int]:
-    """A training that does `act` before the operation of that number on the folder's files."""
-
-    def run() -> int:
-        count = [0]
-
-        def operation(handle: int | None = None) -> None:
-            count[0] += 1
-            if count[0] == number:
-                if handle is not None and number % 2:  # a file of which half has reached the disk
-                    os.ftruncate(handle, os.fstat(handle).st_size // 2)
-                act()
-
-        def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            ours = event in EVENTS and str(arguments[0]).startswith(str(folder))
-            reading = event == "open" and arguments[1] is not None and not set(str(arguments[1])) & set("wax+")
-            if ours and not reading:
-                operation()
-
-        sync = os.fsync
-
-        def fsync(handle: int) -> None:
-            operation(handle)
-            sync(handle)
-
-        os.fsync = fsync  # type: ignore[assignment]
-        sys.addaudithook(hook)
-        train(folder)
-        return 0 if number else min(count[0], 255)
-
-    return run
-
-
-# ---- attacks -------------------------------------------------------------------------------------------------
-
-
-def count_operations(folder: Path) -> int:
-    """How many operations on files the undisturbed run makes."""
-    return wait(forked(at_operation(folder, 0, lambda: None)))
-
-
-def killed_at_operations(scratch: Path, expected: dict[str, Any], numbers: list[int]) -> Outcome:
-    """SIGKILL before the operations of these numbers, then continue."""
-    outcome = Outcome("SIGKILL at a file operation")
-    for number in numbers:
-        folder = scratch / f"operation-{number}"
-        status = wait(forked(at_operation(folder, number, lambda: os.kill(os.getpid(), signal.SIGKILL))))
-        again = wait(forked(lambda folder=folder: train(folder)))  # type: ignore[misc]
-        problem = differing(folder, expected) if again == 0 else f"cannot be continued ({again})"
-        outcome.add(f"operation {number} ({status})", problem)
-        shutil.rmtree(folder, ignore_errors=True)
-    return outcome
-
-
-def killed_at_random(scratch: Path, expected: dict[str, Any], seconds: float, draws: Iterator[float]) -> Outcome:
-    """SIGKILL after a random part of the seconds that a run takes, again and again until it gets through."""
-    outcome = Outcome("SIGKILL at a random moment")
-    for number, share in enumerate(draws):
-        folder = scratch / f"random-{number}"
-        child = forked(lambda folder=folder: train(folder))  # type: ignore[misc]
-        time.sleep(share * seconds)
-        os.kill(child, signal.SIGKILL)
-        wait(child)
-        again = wait(forked(lambda folder=folder: train(folder)))  # type: ignore[misc]
-        problem = differing(folder, expected) if again == 0 else f"cannot be continued ({again})"
-        outcome.add(f"after {share * seconds:.2f} s", problem)
-        shutil.rmtree(folder, ignore_errors=True)
-    return outcome
-
-
-def stopped_by_signals(scratch: Path, expected: dict[str, Any], seconds: float) -> Outcome:
-    """SIGINT, SIGTERM, SIGHUP: the run saves, says so by its status, and is continued."""
-    outcome = Outcome("SIGINT, SIGTERM, SIGHUP")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        folder = scratch / number.name
-
-        def run(folder: Path = folder, number: int = number) -> int:
-            step = training.Trainer.step
-
-            def step_and_signal(self: training.Trainer) -> None:
-                step(self)
-                if self.clips == 10:
-                    signal.raise_signal(number)
-
-            training.Trainer.step = step_and_signal  # type: ignore[method-assign]
-            return train(folder)
-
-        status = wait(forked(run))
-        saved = checkpoints.listed(folder / "checkpoints")
-        good = status == number and bool(saved) and checkpoints.number(saved[-1]) == 10
-        again = wait(forked(lambda folder=folder: train(folder)))  # type: ignore[misc]
-        problem = differing(folder, expected) if again == 0 else f"cannot be continued ({again})"
-        outcome.add(number.name, problem if good else f"did not save and stop ({status}, {saved}) {problem}")
-    return outcome
-
-
-def full_disk(scratch: Path, expected: dict[str, Any], numbers: list[int]) -> Outcome:
-    """ENOSPC in the operations of these numbers: an error that names a file, nothing left, and a run that goes on."""
-    outcome = Outcome("no space left at a file operation")
-
-    def full() -> None:
-        raise OSError(28, "No space left on device")
-
-    for number in numbers:
-        folder = scratch / f"full-{number}"
-        status = wait(forked(at_operation(folder, number, full)))
-        unfinished = [p.name for p in folder.rglob("*") if TEMPORARY.match(p.name)] if folder.exists() else []
-        again = wait(forked(lambda folder=folder: train(folder)))  # type: ignore[misc]
-        problem = differing(folder, expected) if again == 0 else f"cannot be continued ({again})"
-        if status == 0 and problem == "files":  # a preview that could not be written is a warning
-            problem = ""
-        if unfinished:
-            problem += f" left {unfinished}"
-        outcome.add(f"operation {number} ({status})", problem)
-        shutil.rmtree(folder, ignore_errors=True)
-    return outcome
-
-
-def two_at_once(scratch: Path, expected: dict[str, Any], rounds: int) -> Outcome:
-    """Two trainings into one folder: one does all of it, the other is refused by name."""
-    outcome = Outcome("two processes on one folder")
-    for number in range(rounds):
-        folder = scratch / f"two-{number}"
-        children = [forked(lambda folder=folder: train(folder)) for _ in range(2)]  # type: ignore[misc]
-        statuses = sorted(wait(child) for child in children)
-        # 0 and 0: one had finished before the other began, and there was nothing left to do.
-        problem = "" if statuses in ([0, 71], [0, 0]) else f"exit statuses {statuses}"
-        outcome.add(f"round {number}", problem or differing(folder, expected))
-    return outcome
-
-
-def damaged(scratch: Path, whole: Path, expected: dict[str, Any], draws: list[float]) -> Outcome:
-    """A bit flipped or the end cut off in a file of a finished run, which is then continued.
-
-    Damage has to be noticed (the checkpoint before is used, and leads to the same end) or to be named in an error;
-    rows of metrics that were destroyed cannot come back, but no other may change.
+    The undisturbed run stays in scratch/whole.
     """
-    outcome = Outcome("a damaged file of a run")
-    files = sorted(
-        path for path in whole.rglob("*") if path.is_file() and path.parent.name in ("checkpoints", whole.name)
-    )
-    files = [path for path in files if path.name != ".lock"]
-    for number, share in enumerate(draws):
-        folder = scratch / f"damaged-{number}"
-        shutil.copytree(whole, folder)
-        path = folder / files[number % len(files)].relative_to(whole)
-        data = bytearray(path.read_bytes())
-        place = int(share * len(data))
-        if number // len(files) % 2:
-            del data[place:]
-        else:
-            data[place] ^= 1 << number % 8
-        path.write_bytes(data)
-        status = wait(forked(lambda folder=folder: train(folder)))  # type: ignore[misc]
-        problem = differing(folder, expected) if status == 0 else ""
-        if path.name == "metrics.jsonl" and problem == "rows":
-            problem = ""
-        what = f"{path.relative_to(folder)}, byte {place} of {len(data)}"
-        outcome.add(what, problem if status in (0, 74) else f"exit status {status}")
-        shutil.rmtree(folder, ignore_errors=True)
-    return outcome
-
-
-def attack(scratch: Path, places: int = 40, draws: int = 20, seed: int = 0) -> Iterator[Outcome]:
-    """All attacks, one after the other. places: at how many file operations; draws: how many moments and damages."""
-    whole = scratch / "whole"
+    whole, chance = scratch / "whole", random.Random(seed)
     began = time.monotonic()
     assert wait(forked(lambda: train(whole, resume=False))) == 0, "the undisturbed run failed"
     seconds = time.monotonic() - began
-    expected, chance = left(whole), random.Random(seed)
-    total = count_operations(scratch / "counted")
-    assert not differing(scratch / "counted", expected), "two undisturbed runs differ"
-    numbers = sorted(chance.sample(range(1, total + 1), min(places, total)))
-    yield killed_at_operations(scratch, expected, numbers)
-    yield killed_at_random(scratch, expected, seconds, iter([chance.random() for _ in range(draws)]))
-    yield stopped_by_signals(scratch, expected, seconds)
-    yield full_disk(scratch, expected, numbers[:: max(1, len(numbers) // max(1, draws))])
-    yield two_at_once(scratch, expected, max(1, draws // 5))
-    yield damaged(scratch, whole, expected, [chance.random() for _ in range(2 * draws)])
+    expected = runs.left(whole)
+    total = runs.count_operations(scratch / "counted")
+    assert not runs.differing(scratch / "counted", expected), "two undisturbed runs differ"
+    numbers = chance.sample(range(1, total + 1), min(places, total))
+    moments = [chance.random() for _ in range(draws)]
+    yield runs.killed_at_operations(scratch, expected, numbers, clock.share("operations"))
+    yield runs.killed_at_random(scratch, expected, seconds, moments, clock.share("random"))
+    yield runs.stopped_by_signals(scratch, expected)
+    yield runs.full_disk(scratch, expected, numbers[: max(1, draws)], clock.share("full"))
+    yield runs.two_at_once(scratch, expected, max(1, draws // 5), clock.share("two"))
+    bits = [chance.random() for _ in range(2 * draws)]
+    yield runs.damaged(scratch, whole, expected, bits, clock.share("damage"))
+
+
+def on_commands(scratch: Path, run: Path, time_up: TimeUp, seed: int = 0, most: int | None = None) -> Outcome:
+    """Bad command lines, at most so many. run: a finished training."""
+    material = attack_commands.prepare(scratch, run, runs.NETWORK)
+    home = scratch / "home"
+    every = list(attack_commands.calls(material))
+    random.Random(seed).shuffle(every)
+    outcome = Outcome("a command line with something wrong", len(every))
+    before = attack_commands.listing(home)
+    for call in runs.before(time_up, every[:most]):
+        result = attack_commands.carry_out(home, call.words)
+        after = attack_commands.listing(home)
+        shown = " ".join(repr(word) if len(word) < 60 else f"{word[:30]!r}..." for word in call.words)
+        outcome.add(shown, attack_commands.problem(call, result, before, after))
+        outcome.refused += result.status == 2
+        if after != before:
+            before = attack_commands.restore(home, before)
+    return outcome
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The tables that CONTRIBUTING.md shows."""
+    lines = [
+        f"{found['minutes']:.0f} minutes of one core (torch {found['torch']}, Python {found['python']}).",
+        "",
+        "| attack | tried | of | held |",
+        "|---|---:|---:|---:|",
+    ]
+    for row in found["outcomes"]:
+        lines.append(f"| {row['name']} | {row['tried']:,} | {row['of']:,} | {row['tried'] - len(row['failed']):,} |")
+    inputs, counts = found["inputs"], found["inputs"]["counts"]
+    held = inputs["tried"] - len(inputs["failed"])
+    lines.append(f"| a bad input to one of {inputs['functions']} calls | {inputs['tried']:,} | {inputs['of']:,} | "
+                 f"{held:,} |")  # fmt: skip
+    commands = next(row for row in found["outcomes"] if "command" in row["name"])
+    if not commands["failed"]:
+        lines += ["", f"{commands['refused']:,} of the command lines were refused in one line and wrote nothing; the "
+                  "others were carried out, and replaced no file without `--force`."]  # fmt: skip
+    lines += ["", "| bad inputs | calls |", "|---|---:|"]
+    words = {
+        "named": "refused by a named error",
+        "with its name": "&nbsp;&nbsp;of which the message has the argument's name",
+        "internal": "an error from inside",
+        "NaN": "NaN from clean input",
+        "integers": "integers, bytes or complex numbers taken for data",
+        "broadcast": "another shape taken in silence",
+        "limit": "longer than 10 s",
+        "returned": "accepted: another batch, size, number or precision that can be meant",
+        "exception": "looks like one of the faults above, and is right (listed below)",
+    }
+    lines += [f"| {text} | {counts.get(key, 0):,} |" for key, text in words.items()]
+    lines += ["", *(f"- {reason} ({n}x)" for reason, n in sorted(_merged(inputs["reasons"]).items()))]
+    failed = [f"{row['name']}: {line}" for row in found["outcomes"] for line in row["failed"]] + inputs["failed"]
+    if failed:
+        lines += ["", "What did not hold:", "", *(f"- {line[:300]}" for line in failed)]
+    return "\n".join(lines) + "\n"
+
+
+def _merged(reasons: dict[str, int]) -> dict[str, int]:
+    """Reasons with the functions that they are about, whatever was put in the place of which argument."""
+    merged: dict[str, tuple[set[str], int]] = {}
+    for key, n in reasons.items():
+        call, _, why = key.partition("`: ")
+        names, count = merged.get(why, (set(), 0))
+        merged[why] = (names | {call.strip("`").split("(")[0]}, count + n)
+    return {f"{', '.join(f'`{name}`' for name in sorted(names))}: {why}": n for why, (names, n) in merged.items()}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--places", type=int, default=40, help="at how many file operations (default: 40)")
-    parser.add_argument("--draws", type=int, default=20, help="random moments, and half the damages (default: 20)")
+    parser.add_argument("--minutes", type=float, default=12, help="for all attacks together (default: 12)")
+    parser.add_argument("--places", type=int, default=1000, help="at how many file operations (default: all)")
+    parser.add_argument("--draws", type=int, default=100, help="random moments, and half the damages (default: 100)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    failed: list[str] = []
-    print("| attack | tried | as if undisturbed |\n|---|---|---|", flush=True)
+    clock, outcomes = Clock(args.minutes), []
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        for outcome in attack(Path(scratch), args.places, args.draws, args.seed):
-            print(f"| {outcome.name} | {outcome.tried} | {outcome.tried - len(outcome.failed)} |", flush=True)
-            failed += [f"FAILED {outcome.name}, {line}" for line in outcome.failed]
-    print("\n".join(failed))
+        for outcome in on_runs(Path(scratch), clock, args.places, args.draws, args.seed):
+            print(f"{outcome.name}: {outcome.tried} tried, {len(outcome.failed)} failed", flush=True)
+            outcomes.append(outcome)
+        outcomes.append(on_commands(Path(scratch), Path(scratch) / "whole", clock.share("commands"), args.seed))
+        print(f"{outcomes[-1].name}: {outcomes[-1].tried} tried, {len(outcomes[-1].failed)} failed", flush=True)
+        inputs = attack_arguments.run(Path(scratch), args.seed, clock.share("arguments"))
+        print(f"bad inputs: {inputs['tried']} tried, {len(inputs['failed'])} failed", flush=True)
+    found = {
+        "minutes": (time.monotonic() - began) / 60,
+        "torch": torch.__version__.partition("+")[0],
+        "python": platform.python_version(),
+        "outcomes": [vars(outcome) for outcome in outcomes],
+        "inputs": inputs,
+    }
+    (RESULTS / "attack.json").write_text(json.dumps(found, indent=1) + "\n")
+    (RESULTS / "attack.md").write_text(markdown(found))
+    failed = [f"FAILED {o.name}, {line}" for o in outcomes for line in o.failed] + inputs["failed"]
+    print("\n".join(failed) or "everything held")
     return int(bool(failed))
 
 

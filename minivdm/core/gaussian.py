@@ -72,10 +72,12 @@ def noise_like(z: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 
 def same_shape(z: Tensor, other: Tensor, name: str) -> None:
-    """BadArgument unless `other`, called `name`, has the shape of the latent z: nothing broadcasts by accident."""
+    """BadArgument unless `other`, called `name`, has the shape of the latent z: nothing broadcasts by accident.
+    BadType where it is not floating-point."""
     if not isinstance(other, Tensor) or z.shape != other.shape:
         other = other if isinstance(other, Tensor) else torch.empty(0)
         raise BadArgument(f"expected {name} of the latent's shape {tuple(z.shape)}, got {tuple(other.shape)}")
+    floating(name, other)
 
 
 def _coefficients(

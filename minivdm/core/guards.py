@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import os
 import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,6 +99,23 @@ def finite(name: str, value: Tensor) -> Tensor:
     return value
 
 
+def path(name: str, value: Any) -> Path:
+    """A path, of a text or of what the operating system takes for one."""
+    if not isinstance(value, (str, os.PathLike)) or "\0" in os.fsdecode(value):
+        raise BadType(f"{name}: expected a path, got {reprlib.repr(value)}")
+    return Path(value)
+
+
+def device(name: str, value: Any) -> torch.device:
+    """A device of torch, which may yet be absent from this machine."""
+    if not isinstance(value, (str, torch.device)):
+        raise BadType(f"{name}: expected cpu, cuda or mps, got {reprlib.repr(value)}")
+    try:
+        return torch.device(value)
+    except RuntimeError as error:
+        raise BadArgument(f"{name}: expected cpu, cuda or mps, got {str(value)!r}") from error
+
+
 def video(name: str, value: Any, channels: int | None = None) -> Tensor:
     """A floating-point tensor (b, c, f, h, w) without an empty axis, of `channels` channels where they are known."""
     floating(name, value)
@@ -131,6 +150,8 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "int": (_is_whole, "a whole number"),
     "bool": (lambda value: isinstance(value, (bool, np.bool_)), "True or False"),
     "str": (lambda value: isinstance(value, str), "a name"),
+    "Path": (lambda value: isinstance(value, os.PathLike), "a path"),
+    "torch.device": (lambda value: isinstance(value, torch.device), "a device"),
     "torch.Generator": (lambda value: isinstance(value, torch.Generator), "a torch.Generator"),
     "Schedule": (_of_class("Schedule"), "a Schedule"),
     "Law": (_of_class("Law"), "a Law"),
@@ -143,6 +164,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: isinstance(value, Sequence) and len(value) == 2 and not isinstance(value, str),
         "the two slopes (alpha', sigma')",
     ),
+    "dict": (lambda value: isinstance(value, dict), "a dictionary"),
     "Mapping": (lambda value: isinstance(value, Mapping), "a mapping"),
     **dict.fromkeys(
         ["Callable", "Step", "Grid", "Score", "Field", "Observe", "Times", "Order"], (callable, "a function")

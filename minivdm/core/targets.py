@@ -51,6 +51,9 @@ def preconditioning(
     slopes: (alpha', sigma'), which "velocity" needs.
     Raises BadArgument for another target, and for "eps" and "score" where alpha = 0: there they say nothing of x.
     """
+    real("sigma_data", sigma_data, 0, above=True)
+    if alpha.shape != sigma.shape:
+        raise BadArgument(f"sigma: expected alpha's shape {tuple(alpha.shape)}, got {tuple(sigma.shape)}")
     zero, one = torch.zeros_like(alpha), torch.ones_like(alpha)
     if target in ("eps", "score") and alpha.device.type == "cpu" and bool((alpha == 0).any()):
         wanted = "start below t = 1, or predict x, v or velocity"

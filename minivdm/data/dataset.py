@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from minivdm.core.guards import BadArgument, BadType
+
+
+class BadIndex(BadArgument, IndexError):
+    """An index beyond a data set's end, by which Python knows that it was gone through."""
 
 
 class ClipDataset:
@@ -29,8 +35,10 @@ class ClipDataset:
         return self.length
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if isinstance(index, bool) or not isinstance(index, (int, np.integer, Tensor)) or np.ndim(index):
+            raise BadType(f"index: expected a whole number, got {reprlib.repr(index)}")
         if not 0 <= index < len(self):
-            raise IndexError(f"index: expected 0 to {len(self) - 1}, got {index}")
+            raise BadIndex(f"index: expected 0 to {len(self) - 1}, got {index}")
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
@@ -45,7 +53,10 @@ def checked_indices(indices: Tensor | Sequence[int]) -> Tensor:
     Raises:
         BadType, BadArgument: for what is no list of integers from 0. Values on an accelerator are not read.
     """
-    index = torch.as_tensor(indices)
+    try:
+        index = torch.as_tensor(indices)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise BadType(f"indices: expected a list of integers, got {reprlib.repr(indices)}") from error
     if index.ndim == 1 and index.numel() == 0 and not isinstance(indices, Tensor):
         index = index.long()  # of an empty list, torch makes floats
     if index.ndim != 1 or index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minivdm.core import guards
+
 SHIPPED = Path(__file__).with_name("mnist-5000.npz")
 SHIPPED_SHA256 = "45ac59fe3fe3aff2a7a3a1f240112e45bdbdfd0e4d3af61412bbcbf432de33df"
 CANONICAL_SHAPE = (20, 10000, 64, 64)  # f b h w
 
 
-class DataFileError(ValueError):
+class DataFileError(guards.BadFile):
     """A data file is truncated, or holds something else than expected."""
 
 
@@ -51,10 +53,11 @@ def load_digits(source: Digits | str | Path | None = None, split: str = "train")
         FileNotFoundError, DataFileError, fetch.FetchError: each says which file, what was expected and what
         is there.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split: expected 'train' or 'test', got {split!r}")
+    guards.one_of("split", split, ("train", "test"))
     if isinstance(source, Digits):
         return source
+    if source is not None:
+        guards.path("source", source)
     if source in ("mnist", "fashion-mnist"):
         from minivdm.data.fetch import fetch  # pulls in requests, which nobody needs offline
 
@@ -143,8 +146,8 @@ class MovingMNISTTest:
         """The clips of these indices as (b, 1, 20, 64, 64) float32 in [-1, 1]."""
         index = np.asarray(indices)
         if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
-            raise TypeError(f"indices: expected a list of integers, got shape {index.shape}, {index.dtype}")
+            raise guards.BadType(f"indices: expected a list of integers, got shape {index.shape}, {index.dtype}")
         if index.size and not 0 <= index.min() <= index.max() < len(self):
-            raise ValueError(f"indices: expected 0..{len(self) - 1}, got {index.min()}..{index.max()}")
+            raise guards.BadArgument(f"indices: expected 0..{len(self) - 1}, got {index.min()}..{index.max()}")
         clips = np.ascontiguousarray(self._frames[:, index].swapaxes(0, 1))  # b f h w
         return torch.from_numpy(clips)[:, None].float().div_(127.5).sub_(1)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from minivdm.core import guards
 from minivdm.core.guards import BadArgument, one_of, real, whole
 from minivdm.data.dataset import ClipDataset, checked_indices
 from minivdm.data.files import Digits, load_digits
@@ -108,11 +109,12 @@ class MovingMNIST(ClipDataset):
             speed = 0.1 * (size - digit_size) if motion == "deterministic" else size / 16
         real("speed", speed, 0, size)
         whole("seed", seed, 0, LARGEST_SEED)
+        where = guards.device("device", device)
         pool = load_digits(digit_source, split)
 
         self.size, self.frames, self.digit_size = size, frames, digit_size
         self.digits_range, self.speed, self.motion = (low, high), float(speed), motion
-        self.split, self.seed, self.device = split, seed, torch.device(device)
+        self.split, self.seed, self.device = split, seed, where
         # 127.5 is exact in float32, so that 0 and 255 become -1 and 1 exactly.
         patches = _resized(pool.images, digit_size).flatten(1).float().div_(127.5).sub_(1)
         self._patches = patches.to(self.device)  # (pool, d*d) in [-1, 1]

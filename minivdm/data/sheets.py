@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import reprlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -68,8 +70,10 @@ def filmstrip(
     for name, value in (("every", every), ("zoom", zoom), ("wrap", 1 if wrap is None else wrap)):
         whole_number(name, value)
     clips = frames_of(videos)
-    marked = {int(i) % clips.shape[1] for i in known}
+    marked = marked_frames(known, clips.shape[1])
     shown = range(0, clips.shape[1], every)
+    wide = min(wrap or len(shown), len(shown))
+    check_room((len(clips) * -(-len(shown) // wide), wide, *clips.shape[2:4]), zoom)
     rows, marks = [], []
     for clip in clips:
         for start in range(0, len(shown), wrap or len(shown)):
@@ -96,7 +100,7 @@ def strips(panels: Mapping[str, Tensor], zoom: int, wrap: int, known: Mapping[st
 
 def pages(clips: Pixels, columns: int, zoom: int, known: Sequence[int] = ()) -> list[Image.Image]:
     """One picture per frame of all clips (b, f, h, w[, 3]), `columns` of them side by side."""
-    marked = {int(i) % clips.shape[1] for i in known}
+    marked = marked_frames(known, clips.shape[1])
     found = []
     for k in range(clips.shape[1]):
         rows = [[clip[k] for clip in clips[i : i + columns]] for i in range(0, len(clips), columns)]
@@ -116,6 +120,17 @@ def panel_pages(panels: Mapping[str, Tensor], zoom: int, known: Mapping[str, set
         names = [list(clips)] + [[""] for _ in range(count - 1)]
         found.append(Image.fromarray(sheet(rows, zoom, marks, names)))
     return found
+
+
+def marked_frames(known: Sequence[int], frames: int, name: str = "known") -> set[int]:
+    """Indices of frames as a set; negative ones count from the end. Raises PictureError for anything else."""
+    try:
+        marked = {operator.index(i) for i in known}
+    except (TypeError, ValueError, RuntimeError):
+        raise PictureError(f"{name}: expected indices of frames, got {reprlib.repr(known)}") from None
+    if outside := [i for i in marked if not -frames <= i < frames]:
+        raise PictureError(f"{name}: expected frames 0 to {frames - 1}, got {outside}")
+    return {i % frames for i in marked}
 
 
 def sheet(

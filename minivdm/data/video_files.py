@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence, UnidentifiedImageError
 from torch import Tensor
 
+from minivdm.core import guards
 from minivdm.core.guards import BadFile, whole
 
 ANIMATIONS = (".gif", ".webp", ".apng")
@@ -51,7 +52,7 @@ def load(path: str | Path, size: int | None = None, channels: int | None = None)
         FileNotFoundError: nothing is there.
         VideoFileError: truncated, of another kind, or of a shape or range that cannot be meant.
     """
-    path = Path(path)
+    path = guards.path("path", path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: expected a file of videos or a folder of pictures, found nothing")
     if path.suffix.lower() in ARRAYS:
@@ -73,9 +74,11 @@ def read(path: str | Path, size: int | None = None, channels: int | None = None,
     Raises:
         VideoFileError: naming the file.
     """
-    path = Path(path)
+    path = guards.path("path", path)
     if size is not None:
         whole("size", size, 1, 4096)
+    if channels is not None and whole("channels", channels, 1, 3) == 2:
+        raise guards.BadArgument("channels: expected 1, 3 or None, got 2")
     found: list[Pixels] = []
     try:
         for image in frames(path) if video is None else map(_image, video):

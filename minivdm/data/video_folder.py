@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from minivdm.core import guards
 from minivdm.core.guards import BadArgument, one_of, whole
 from minivdm.data import video_files
 from minivdm.data.atomic import write_atomic
@@ -70,7 +71,7 @@ def find_videos(path: str | Path) -> list[Source]:
     Raises:
         FileNotFoundError: no such folder. VideoFileError: no video in it.
     """
-    folder = Path(path)
+    folder = guards.path("path", path)
     if not folder.is_dir():
         there = "a file" if folder.exists() else "nothing"
         raise FileNotFoundError(f"path: expected a folder of videos, found {there} at {folder}")
@@ -157,14 +158,14 @@ class VideoFolder(ClipDataset):
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.path, self.size = Path(path), whole("size", size, 1, 4096)
+        self.path, self.size = guards.path("path", path), whole("size", size, 1, 4096)
         self.frames, self.every = whole("frames", frames), whole("every", every)
         self.stride = max(1, frames // 2) if stride is None else whole("stride", stride)
         self.split, self.seed = one_of("split", split, ("train", "test")), whole("seed", seed, 0, 2**61)
-        self.device = torch.device(device)
+        self.device = guards.device("device", device)
+        if channels is not None and whole("channels", channels, 1, 3) == 2:
+            raise BadArgument("channels: expected 1, 3 or None, got 2")
         sources = find_videos(path)
-        if channels not in (None, 1, 3):
-            raise BadArgument(f"channels: expected 1, 3 or None, got {channels!r}")
         self.channels = find_channels(sources) if channels is None else channels
         self.classes = sorted({source.label for source in sources} - {""})
         files = decoded(self.path, sources, self.size, self.channels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import reprlib
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from minivdm.core import guards
 from minivdm.data.atomic import write_atomic
 from minivdm.data.sheets import (
     BORDER,
@@ -20,6 +22,7 @@ from minivdm.data.sheets import (
     check_room,
     filmstrip,
     frames_of,
+    marked_frames,
     pages,
     panel_pages,
     strips,
@@ -52,8 +55,10 @@ def check(
         replace: whether a file that is there may be replaced.
         shape: (rows, columns, h, w) of the frames in one picture, to refuse one that is too large before the work.
     """
-    path = Path(path)
+    path = guards.path("path", path)
     kind = path.suffix.lower()
+    if not isinstance(replace, bool):
+        raise PictureError(f"replace: expected True or False, got {reprlib.repr(replace)}")
     if kind not in ENDINGS:
         raise PictureError(f"expected a file name ending in {', '.join(ENDINGS[:-1])} or .mp4, got {str(path)!r}")
     # A GIF counts in hundredths of a second, and viewers slow down what is faster than two of them.
@@ -61,6 +66,10 @@ def check(
         raise PictureError(f"fps: expected 0.1 to 50 frames per second, got {fps!r}")
     whole_number("zoom", zoom, 1, MAX_ZOOM)
     if shape is not None:
+        if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) != 4:
+            raise PictureError(f"shape: expected (rows, columns, h, w), got {reprlib.repr(shape)}")
+        for side in shape:
+            whole_number("shape", side)
         check_room(shape, zoom)
     if kind == ".mp4":
         _av()
@@ -138,12 +147,19 @@ def save_comparison(
     Raises:
         PictureError, FileExistsError: as for `save`.
     """
+    if not isinstance(panels, Mapping) or not panels:
+        raise PictureError(f"panels: expected videos by name, got {reprlib.repr(panels)}")
+    for name, video in panels.items():
+        if not isinstance(video, Tensor) or video.ndim != 5:
+            raise PictureError(f"panels: expected videos (b, c, f, h, w), got {reprlib.repr(video)} as {name}")
     shapes = {name: tuple(video.shape) for name, video in panels.items()}
     if len(set(shapes.values())) != 1:
-        raise PictureError(f"panels: expected videos of one shape, got {shapes or 'none'}")
+        raise PictureError(f"panels: expected videos of one shape, got {shapes}")
     kind = check(path, fps, zoom, replace=replace)
     (b, _, f, h, w), n = next(iter(shapes.values())), len(panels)
-    marks = {name: {int(i) % f for i in indices} for name, indices in (known or {}).items()}
+    if not isinstance(known, Mapping | None):
+        raise PictureError(f"known: expected panels and their frames, got {reprlib.repr(known)}")
+    marks = {name: marked_frames(indices, f) for name, indices in (known or {}).items()}
     if kind == ".png":
         check_room((b * n * -(-f // WRAP), min(f, WRAP), h + 7, w), zoom)
         return _write(Path(path), _png(strips(panels, zoom, min(WRAP, f), marks)), replace)

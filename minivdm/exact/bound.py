@@ -19,7 +19,7 @@ from torch import Tensor
 
 from minivdm.core.denoiser import Denoise, schedule_of, times_for
 from minivdm.core.gaussian import diffuse, expand, noise_like, ordered
-from minivdm.core.guards import BadArgument, batch, check_types, finite, whole
+from minivdm.core.guards import BadArgument, batch, check_types, finite, floating, whole
 from minivdm.core.schedules import Schedule, as_time
 from minivdm.core.time_grids import as_grid
 
@@ -51,6 +51,8 @@ def gaussian_kl(mean_q: Tensor, variance_q: Tensor | float, mean_p: Tensor, vari
     = (1/2) (d (r - 1 - log r) + ||mean_q - mean_p||^2 / variance_p) with r = variance_q / variance_p. Means are
     (b, ...) of one shape, variances scalars or (b,). Raises ValueError unless both variances are positive.
     """
+    batch("mean_q", mean_q)
+    floating("mean_p", mean_p)
     if mean_q.shape != mean_p.shape:
         raise BadArgument(f"expected means of one shape, got {tuple(mean_q.shape)} and {tuple(mean_p.shape)}")
     variance_q, variance_p = (torch.as_tensor(v, dtype=torch.float64) for v in (variance_q, variance_p))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from minivdm.core.gaussian import score_from_x
-from minivdm.core.guards import BadArgument, BadType, check_types, floating, real, whole
+from minivdm.core.guards import BadArgument, BadType, check_types, finite, floating, real, whole
 from minivdm.core.observe import frame_indices
 from minivdm.core.schedules import Schedule
 from minivdm.exact.laws import ExactDenoiser, Law, column, wasserstein
@@ -109,7 +109,7 @@ class GaussianVideo:
         `operator` (m, d), observed (b, ...) holds the m values operator @ x instead, e.g. of a downsampled
         video.
         """
-        if floating("observed", observed).ndim < 2:
+        if finite("observed", floating("observed", observed)).ndim < 2:
             raise BadArgument(f"observed: expected (b, ...), got shape {tuple(observed.shape)}")
         values = observed.flatten(1).double()
         if operator is None:
@@ -144,7 +144,7 @@ class GaussianVideo:
     def wasserstein(self, other: Law | Tensor) -> float:
         """2-Wasserstein distance to another law, given by its moments or by samples (n, 1, f, h, w)."""
         if isinstance(other, Tensor):
-            flat = self._flat(other)
+            flat = finite("other", self._flat(other))
             whole("the number of samples", len(flat), least=2)
             other = Law(flat.mean(0), torch.cov(flat.T).reshape(flat.shape[1], flat.shape[1]))
         if not isinstance(other, Law):

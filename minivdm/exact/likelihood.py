@@ -14,7 +14,7 @@ from torch import Tensor
 
 from minivdm.core.denoiser import Denoise, schedule_of
 from minivdm.core.gaussian import expand
-from minivdm.core.guards import batch, check_types, finite, real, whole
+from minivdm.core.guards import batch, check_types, finite, floating, real, whole
 from minivdm.core.ode import velocity
 from minivdm.core.time_grids import Grid, times_of, uniform_in_t
 from minivdm.exact.jacobian import Field, divergence
@@ -45,6 +45,7 @@ def hutchinson_divergence(probes: Tensor) -> Divergence:
 def signs_like(z: Tensor, probes: int, generator: torch.Generator | None = None) -> Tensor:
     """(probes, *z.shape) of independent +1 and -1."""
     whole("probes", probes)
+    floating("z", z)
     device = z.device if generator is None else generator.device
     bits = torch.randint(0, 2, (probes, *z.shape), generator=generator, device=device)
     return (2 * bits - 1).to(z)

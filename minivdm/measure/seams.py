@@ -82,3 +82,6 @@ def block_seam(
             f"seams: expected frames without a seam to compare with, got {list(seams)} of {f} frames"
         )
     return jump[:, at].mean(1) / jump[:, ~at].mean(1).clamp(min=1e-12)
+
+
+guards.check_types(globals())

@@ -96,3 +96,6 @@ def energy_score(samples: Tensor, target: Tensor) -> Tensor:
     k = len(y)
     between = torch.cdist(y.transpose(0, 1), y.transpose(0, 1)).sum((1, 2)) / (k * (k - 1))  # b
     return (y - x).norm(dim=-1).mean(0) - between / 2
+
+
+guards.check_types(globals())

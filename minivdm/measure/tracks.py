@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from minivdm.core import guards
 from minivdm.core.guards import BadArgument, whole
 from minivdm.measure.metrics import pixels
 
@@ -128,3 +129,6 @@ def rigidity(videos: Tensor, reach: int | None = None) -> Tensor:
     changed = (both - 2 * best).clamp(min=0).sum(1)
     total = both.sum(1) / 2
     return torch.where(total > 1e-3 * h * w * c / 1024, changed / total.clamp(min=1e-12), 2.0).to(videos.dtype)
+
+
+guards.check_types(globals())

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from minivdm.core import guards
+
 TIME_UP = 1_000  # no signal has this number
 
 
@@ -32,7 +34,7 @@ class World:
 def join(device: str | torch.device | None = None) -> tuple[World, torch.device]:
     """Join the process group that torchrun announces in the environment, if any, and choose the device.
 
-    device: "cpu", "cuda", "mps", or None for a CUDA GPU if there is one and the CPU if not. Raises ValueError for a
+    device: "cpu", "cuda", "mps", or None for a CUDA GPU if there is one and the CPU if not. Raises BadArgument for a
     device that is not there.
     """
     world = World(
@@ -40,14 +42,11 @@ def join(device: str | torch.device | None = None) -> tuple[World, torch.device]
     )
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"  # an Apple GPU only by name: nothing is tested on one
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device: expected cpu, cuda or mps, got {str(device)!r}") from error
+    chosen = guards.device("device", device)
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not here.get(chosen.type, False):
         usable = ", ".join(kind for kind, usable in here.items() if usable)
-        raise ValueError(f"device: expected one of {usable} on this machine, got {chosen.type}")
+        raise guards.BadArgument(f"device: expected one of {usable} on this machine, got {chosen.type}")
     if chosen.type == "cuda" and chosen.index is None:
         chosen = torch.device("cuda", world.local_rank)
         torch.cuda.set_device(chosen)

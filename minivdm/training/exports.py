@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from minivdm.core import guards
 from minivdm.core.denoiser import Denoiser
 from minivdm.data.atomic import write_atomic, write_json
 from minivdm.training import checkpoints, monitor, pretrained
@@ -126,3 +127,6 @@ def stamp(path: Path) -> None:
     if card.exists():
         about = checkpoints.read_sealed(card, before_digests=json.loads(card.read_bytes()))
         write_json(card, checkpoints.sealed({**about, "files": checksums(path)}))
+
+
+guards.check_types(globals())

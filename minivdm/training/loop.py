@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from minivdm.core import CosineSchedule, Denoiser
+from minivdm.core import CosineSchedule, Denoiser, guards
 from minivdm.training.objectives import Batch, Objective
 
 
@@ -42,6 +42,10 @@ def train(
         every: steps between two lines of progress; 0 for none.
         objective: what is learnt of x instead of its noise, such as what a teacher makes of it.
     """
+    for name, count in (("steps", steps), ("batch", batch)):
+        guards.whole(name, count)
+    for name, number, most in (("lr", lr, 1e6), ("decay", decay, 1.0)):
+        guards.real(name, number, 0, most)
     denoiser = Denoiser(network, CosineSchedule(), target)
     average = copy.deepcopy(denoiser).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr, betas=(0.9, 0.99))
@@ -73,3 +77,6 @@ def train(
         if every and (step + 1) % every == 0:
             print(f"step {step + 1:5d} of {steps}: loss {sum(losses[-every:]) / every:.4f}")
     return average, losses
+
+
+guards.check_types(globals())

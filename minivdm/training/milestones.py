@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from minivdm import tasks
+from minivdm.core import guards
 from minivdm.core.denoiser import Denoiser
 from minivdm.data.atomic import write_atomic
 from minivdm.networks.unet3d import UNet3D
@@ -91,6 +92,8 @@ def record(
         FileNotFoundError, DamagedCheckpoint where `run` is no run; RunFolderError where something is in the way.
     """
     run = Path(run)
+    if not digits:
+        raise guards.BadArgument("digits: expected one label or more, got none")
     _, about = checkpoints.read_weights(run)
     path = exports.target(run, folder, name or about["config"]["name"], "progress.npz", about["history"][0], force)
     found: dict[str, list[np.ndarray]] = {"clips": [], "frames": [], "v_error": []}
@@ -155,3 +158,6 @@ def _with(weights: dict[str, torch.Tensor], config: Recipe) -> UNet3D:
     network = config.make_network()
     checkpoints.load_weights(network, weights)
     return network
+
+
+guards.check_types(globals())

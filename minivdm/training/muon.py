@@ -13,9 +13,17 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from minivdm.core import guards
+
 #: Coefficients of the quintic of Jordan et al.: steep at 0, so that small singular values rise fast. It does not
 #: converge to 1 but keeps singular values within about 0.7 … 1.2, which is all the method needs.
 QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+def _check(matrices: torch.Tensor, steps: int) -> None:
+    if guards.batch("matrices", matrices, axes=3).ndim > 3:
+        raise guards.BadArgument(f"matrices: expected (n, rows, cols), got shape {tuple(matrices.shape)}")
+    guards.whole("steps", steps, 0, 1000)
 
 
 def newton_schulz(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
@@ -23,6 +31,7 @@ def newton_schulz(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
     matrices (n, rows, cols) of any scale; returns the same shape and dtype. On CUDA the products run in bfloat16.
     """
+    _check(matrices, steps)
     a, b, c = QUINTIC
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = matrices if wide else matrices.mT  # the Gram matrix below is then the smaller of the two
@@ -41,6 +50,7 @@ def newton_schulz_gram(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     G_{k+1} = p(G_k) G_k p(G_k): the long side of X enters twice instead of twice per step. Rounding errors of
     G grow about twelvefold a step, so this needs float32.
     """
+    _check(matrices, steps)
     a, b, c = QUINTIC
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = (matrices if wide else matrices.mT).float()
@@ -64,10 +74,17 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+        for name, value, most in (("lr", lr, 1e6), ("momentum", momentum, 1), ("weight_decay", weight_decay, 1e6)):
+            guards.real(name, value, 0, most)
+        if momentum == 1:
+            raise guards.BadArgument("momentum: expected a number in [0, 1), got 1")
+        params = list(params) if isinstance(params, Iterable) and not isinstance(params, (str, torch.Tensor)) else []
+        if not params or not all(isinstance(p, (torch.Tensor, dict, tuple)) for p in params):
+            raise guards.BadType("params: expected weights, got none, or something else")
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         small = [tuple(p.shape) for group in self.param_groups for p in group["params"] if p.ndim < 2]
         if small:
-            raise ValueError(f"Muon takes weights with at least 2 dimensions, got shapes {small}")
+            raise guards.BadArgument(f"Muon takes weights with at least 2 dimensions, got shapes {small}")
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -105,3 +122,6 @@ def split(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         outside = p.ndim < 2 or name.startswith(("stem", "head")) or "embedding" in name
         (rest if outside else hidden).append(p)
     return hidden, rest
+
+
+guards.check_types(globals())

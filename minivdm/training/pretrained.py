@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minivdm.core import guards
 from minivdm.core.denoiser import Denoiser
 from minivdm.core.guards import BadArgument
 from minivdm.training import checkpoints
@@ -113,6 +114,7 @@ def load(
     Raises:
         UnknownWeights, DamagedWeights, checkpoints.DamagedCheckpoint.
     """
+    device = guards.device("device", device)
     path = find(source, folder)
     about: dict[str, Any]
     if path.parent == (folder or FOLDER) and path.with_suffix(".json").exists():
@@ -169,3 +171,6 @@ def verify(folder: Path | None = None) -> dict[str, str]:
         except (OSError, ValueError, KeyError) as error:
             wrong[name] = str(error) or repr(error)
     return wrong
+
+
+guards.check_types(globals())

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from minivdm.core import guards
 from minivdm.core.guards import BadRun
 from minivdm.data.atomic import write_json
 from minivdm.training import checkpoints, distributed, folder, monitor, pretrained, recipes
@@ -244,9 +245,9 @@ def fit(
     """
     out = Path(out)
     if minutes is not None and not minutes >= 0:
-        raise ValueError(f"minutes: expected a number >= 0, got {minutes}")
+        raise guards.BadArgument(f"minutes: expected a number >= 0, got {minutes}")
     if init is not None and not str(init):
-        raise ValueError("init: expected a file, the folder of a run or a name, got an empty text")
+        raise guards.BadArgument("init: expected a file, the folder of a run or a name, got an empty text")
     world, chosen = distributed.join(device)
     say = tqdm.write if world.first else (lambda line: None)
     folder.check(config, out, resume, reconfigure)
@@ -287,3 +288,6 @@ def _begin(run: Run, start: Path | None, resume: bool) -> None:
             run.say(f"{len(kept)} parameters are not in {start.name} and stay as they are, {kept[0]} among them")
     if run.trainer.world.first and (aside := monitor.set_metrics_aside(run.metrics)):
         run.say(f"metrics without a checkpoint that they belong to are kept as {aside.name}")
+
+
+guards.check_types(globals())

@@ -16,10 +16,16 @@ class RecipeError(BadArgument):
     """A recipe that cannot be meant; the message names the field, what came and what was expected."""
 
 
+def shortened(value: Any) -> str:
+    """A value as it came, without the middle of a long one."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:120]} ... {text[-20:]}"
+
+
 def require(condition: bool, name: str, expected: str, got: Any) -> None:
     """Raise RecipeError unless the condition holds."""
     if not condition:
-        raise RecipeError(f"{name}: expected {expected}, got {got!r}")
+        raise RecipeError(f"{name}: expected {expected}, got {shortened(got)}")
 
 
 def between(name: str, value: float, least: float, most: float) -> None:
@@ -33,7 +39,7 @@ def known(kind: str, key: str, names: Iterable[str]) -> None:
     if key not in names:
         close = difflib.get_close_matches(key, names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
-        raise RecipeError(f"no {kind} {key!r}{hint}")
+        raise RecipeError(f"no {kind} {shortened(key)}{hint}")
 
 
 def tuples(value: Any) -> Any:
@@ -64,7 +70,7 @@ def fits(value: Any, hint: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(fits(value, arg) for arg in args)
     if origin is Literal:
-        return value in args
+        return isinstance(value, tuple({type(arg) for arg in args})) and value in args
     if origin is dict:
         return isinstance(value, dict) and all(fits(k, args[0]) and fits(v, args[1]) for k, v in value.items())
     if origin is Sequence or (origin is tuple and args[-1] is Ellipsis):

@@ -1,5 +1,6 @@
-"""A short attack on training: kills, signals, a full disk, two processes, damage. `make attack` is the long one."""
+"""A short attack on training, and on the command line. `make attack` is the long one."""
 
+import dataclasses
 import os
 import threading
 
@@ -18,24 +19,74 @@ def attack(root, monkeypatch):
     import attack
 
     torch.set_num_threads(1)  # threads do not survive a fork
+    if threading.active_count() > 2:
+        pytest.skip("another test's threads are running, and they do not survive a fork")
     return attack
 
 
-def test_training_survives_a_short_attack(attack, tmp_path):
-    if threading.active_count() > 2:
-        pytest.skip("another test's threads are running, and they do not survive a fork")
-    outcomes = list(attack.attack(tmp_path, places=5, draws=4, seed=1))
-    assert [line for outcome in outcomes for line in outcome.failed] == []
-    assert all(outcome.tried for outcome in outcomes)
-
-
-def test_what_differs_is_seen(attack, tmp_path):
-    """The comparison that all attacks rest on."""
+@pytest.fixture
+def whole(attack, tmp_path):
     attack.train(tmp_path / "run", resume=False)
-    expected = attack.left(tmp_path / "run")
-    assert attack.differing(tmp_path / "run", expected) == ""
-    picture = next((tmp_path / "run" / "previews").iterdir())
+    return tmp_path / "run"
+
+
+def test_training_survives_a_short_attack(attack, tmp_path):
+    outcomes = list(attack.on_runs(tmp_path, attack.Clock(None), places=4, draws=3, seed=1))
+    assert [line for outcome in outcomes for line in outcome.failed] == []
+    assert all(outcome.tried == outcome.of for outcome in outcomes)
+
+
+def test_bad_command_lines_are_refused_in_one_line(attack, tmp_path, whole):
+    outcome = attack.on_commands(tmp_path, whole, lambda: False, seed=1, most=40)
+    assert outcome.failed == []
+    assert outcome.refused > 20 and outcome.tried == 40 < outcome.of
+
+
+def test_time_that_is_up_ends_an_attack(attack, tmp_path):
+    outcome = attack.on_runs(tmp_path, attack.Clock(0), places=9, draws=3)
+    assert next(outcome).tried == 1
+    assert sum(attack.SHARES.values()) == pytest.approx(1)
+
+
+def test_what_differs_is_seen(attack, whole):
+    """The comparison that all attacks on runs rest on."""
+    expected = attack.runs.left(whole)
+    assert attack.runs.differing(whole, expected) == ""
+    picture = next((whole / "previews").iterdir())
     picture.write_bytes(picture.read_bytes() + b"0")
-    assert attack.differing(tmp_path / "run", expected) == "files"
-    (tmp_path / "run" / "checkpoints" / ".clips.0123456789ab.tmp").touch()
-    assert attack.differing(tmp_path / "run", expected) == "files, unfinished"
+    assert attack.runs.differing(whole, expected) == "files"
+    (whole / "checkpoints" / ".clips.0123456789ab.tmp").touch()
+    assert attack.runs.differing(whole, expected) == "files, unfinished"
+
+
+REFUSED = "minivdm sample: CommandLineError: --steps: expected a whole number, got ''"
+
+
+@pytest.mark.parametrize(
+    ("status", "err", "made", "wanted", "problem"),
+    [
+        (2, REFUSED, {}, "refused", ""),
+        (0, "", {"new.gif": 1}, "done", ""),
+        (2, REFUSED, {"new.gif": 1}, "", "changed"),
+        (0, "", {"taken.gif": 2}, "", "changed"),
+        (2, REFUSED + "\nand another line", {}, "", "one line"),
+        (2, "Traceback (most recent call last):\nKeyError", {}, "", "traceback"),
+        (1, REFUSED, {}, "", "exit status 1"),
+        (-24, "", {}, "", "signal 24"),
+        (0, "", {}, "refused", "expected to be refused"),
+        (2, REFUSED, {}, "done", "expected to be done"),
+    ],
+)
+def test_a_bad_end_of_a_command_line_is_seen(attack, status, err, made, wanted, problem):
+    commands = attack.attack_commands
+    call, result = commands.Call(("sample", "--steps="), wanted), commands.Result(status, "", err)
+    found = commands.problem(call, result, {"taken.gif": 1}, {"taken.gif": 1, **made})
+    assert (found == "") == (problem == "") and problem in found
+
+
+def test_every_option_of_every_command_is_attacked(attack, tmp_path, whole):
+    calls = list(attack.attack_commands.calls(attack.attack_commands.prepare(tmp_path, whole, attack.runs.NETWORK)))
+    words = {word.partition("=")[0] for call in calls for word in call.words}
+    for command in attack.attack_commands.CALLS:
+        assert set(attack.attack_commands.options(command)) <= words
+    assert len(calls) > 1500 and dataclasses.fields(attack.attack_commands.Recipe)

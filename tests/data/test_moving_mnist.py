@@ -170,7 +170,7 @@ def test_shipped_digits_are_balanced_and_disjoint() -> None:
         ({"speed": -1}, "speed"),
         ({"speed": float("nan")}, "speed"),
         ({"motion": "random"}, "'deterministic', 'stochastic', got 'random'"),
-        ({"split": "valid"}, "'train' or 'test', got 'valid'"),
+        ({"split": "valid"}, "'train', 'test', got 'valid'"),
     ],
 )
 def test_bad_arguments_are_named(keywords: dict, message: str) -> None:

@@ -57,6 +57,8 @@ CLIP = seeded(2, 1, 4, 4, 4).clamp(-1, 1)
 POINTS = seeded(5, 2)
 LABELS = torch.eye(3)[[0, 2]]
 T, S = torch.tensor([0.6, 0.8]), torch.tensor([0.3, 0.2])
+NETWORK = dict(width=8, multipliers=[1], labels=10, spatial=[True], temporal=[True], head_channels=8, embedding=8,
+               middle=1)  # fmt: skip
 LAW = exact.Law(torch.zeros(2).double(), torch.eye(2).double())
 
 
@@ -74,7 +76,7 @@ BIG = core.Denoiser(UNET, COSINE)
 def cases() -> list[Case]:
     found: list[Case] = []
 
-    def add(function: Callable[..., Any], name: str = "", **arguments: Any) -> None:
+    def add(function: Callable[..., Any], name: str = "", /, **arguments: Any) -> None:
         found.append(Case(name or getattr(function, "__qualname__", "?"), function, arguments))
 
     # ---- core
@@ -143,7 +145,7 @@ def cases() -> list[Case]:
     add(lambda frames, x: observe.Frames(frames)(x), "Frames", frames=[0, 2], x=CLIP)
     add(lambda space, every, frames, x: observe.Downsample(space, every, frames)(x), "Downsample", space=2, every=2,
         frames=[0, 2], x=CLIP)  # fmt: skip
-    add(lambda mask, x: observe.Pixels(mask)(x), "Pixels", mask=torch.eye(4) > 0, x=CLIP)
+    add(lambda mask, x: observe.Pixels(mask)(x), "Pixels", x=CLIP, mask=torch.eye(4) > 0)
 
     # ---- networks
     add(UNET, "UNet3D.forward", z=CLIP, log_snr=torch.zeros(2), labels=LABELS, frame_mask=torch.eye(4) > 0)
