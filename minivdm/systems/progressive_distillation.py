@@ -31,7 +31,6 @@ from minivdm.core.autoguidance import FramesApart, away_from
 from minivdm.core.denoiser import Conditional, Denoise, Denoiser, Loss, schedule_of
 from minivdm.core.gaussian import diffuse, expand, ordered
 from minivdm.core.guards import BadArgument, check_types, whole
-from minivdm.core.samplers import Sampling
 from minivdm.core.schedules import Schedule, as_time
 from minivdm.core.self_conditioning import takes_estimate
 from minivdm.core.targets import loss_weight, stratified_times
@@ -218,29 +217,6 @@ class AffineStudent:
         maps = self.maps[i - 1]  # d d, or b d d
         moved = (flat[:, None] @ maps)[:, 0] if maps.ndim == 3 else flat @ maps
         return (self.offsets[i - 1] + moved).reshape(z.shape).to(z.dtype)
-
-
-def student_of(model: Any) -> Student | None:
-    """How trained weights are to be sampled, if they are a student's; else None."""
-    recipe = getattr(model, "config", None)
-    student = getattr(recipe, "student", None)
-    return Student(**student) if student else None
-
-
-def student_sampling(model: Any, steps: int | None = None) -> Sampling:
-    """The sampling of trained weights that are a student's: DDIM, and as many steps as it knows, or a divisor of them.
-
-    Without guidance, which it has learnt. Raises TooManySteps before anything is computed, BadArgument for weights that
-    are no student's.
-    """
-    student = student_of(model)
-    if student is None:
-        raise BadArgument("model: expected the weights of a student, such as few-8, got others")
-    steps = student.steps if steps is None else whole("steps", steps)
-    if student.steps % steps:
-        divisors = ", ".join(str(n) for n in range(1, student.steps + 1) if student.steps % n == 0)
-        raise TooManySteps(f"steps: expected {divisors}, as this student knows {student.steps} steps, got {steps}")
-    return Sampling(steps=steps)
 
 
 check_types(globals())

@@ -1,7 +1,13 @@
 """Consistency models: the exact end of the flow, and what the loss makes of it."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
+from small_runs import fit, tiny
 
 from minivdm.core import BadArgument, BadType, CosineSchedule, Denoiser, LinearSchedule, diffuse, samplers
 from minivdm.exact import GaussianMixture, GaussianVideo
@@ -122,6 +128,18 @@ def test_points_learn_the_end_of_the_flow():
     end = consistency.ExactConsistency(TWO, schedule)(z, 1.0)
     learnt, plain = samplers.sample(student, z, 1), samplers.sample(teacher, z, 1)
     assert (learnt - end).square().mean() < 0.2 * (plain - end).square().mean()
+
+
+def test_the_usual_trainer_learns_it_from_a_run(tmp_path):
+    short = {"frames": 2, "images": 0, "clips": 8, "batch": 4, "warmup": 0, "milestones": []}
+    fit(tiny(**short), tmp_path / "teacher")
+    how = {
+        "objective": "consistency",
+        "teacher": str(tmp_path / "teacher"),
+        "student": {"steps": 8, "teacher_steps": 1},
+    }
+    trainer = fit(tiny(**{**short, **how, "weighting": "x", "init": how["teacher"]}), tmp_path / "student")
+    assert isinstance(trainer.objective, consistency.ConsistencyDistillation) and trainer.clips == 8
 
 
 def test_other_worlds_are_named():

@@ -28,6 +28,7 @@ from minivdm.core.guidance import Guided
 from minivdm.exact import GaussianMixture, GaussianVideo, Law
 from minivdm.exact.propagate import Propagation
 from minivdm.networks import PointNetwork
+from minivdm.systems import few_steps
 from minivdm.systems import progressive_distillation as pd
 from minivdm.training import checkpoints, exports, loop, pretrained, recipes
 from minivdm.training.objectives import Batch, Student
@@ -259,12 +260,28 @@ def test_a_student_is_exported_and_knows_its_steps(teacher, tmp_path):
     recipe = student_recipe(teacher)
     fit(recipe, tmp_path / "few")
     model = pretrained.load(exports.export(tmp_path / "few", clips=2))
-    assert model.config == recipe and pd.student_of(model).steps == 4
-    assert pd.student_sampling(model).steps == 4 and pd.student_sampling(model, 2).steps == 2
+    assert model.config == recipe and few_steps.student_of(model).steps == 4
+    assert few_steps.student_sampling(model).steps == 4 and few_steps.student_sampling(model, 2).steps == 2
     with pytest.raises(pd.TooManySteps, match="1, 2, 4.*got 8"):
-        pd.student_sampling(model, 8)
+        few_steps.student_sampling(model, 8)
     with pytest.raises(BadArgument, match="student"):
-        pd.student_sampling(pretrained.load(teacher))
+        few_steps.student_sampling(pretrained.load(teacher))
+
+
+def test_clips_take_one_call_a_step_and_no_guidance(teacher, tmp_path):
+    fit(student_recipe(teacher), tmp_path / "few")
+    exports.export(tmp_path / "few", clips=2)
+    folder = tmp_path / "few" / "weights"
+    assert few_steps.shipped(folder) == [4]
+    model, calls = few_steps.load(4, folder=folder), []
+    model.network.register_forward_hook(lambda *_: calls.append(1))
+    made = few_steps.generate(model, torch.eye(10)[:2], generator=torch.Generator().manual_seed(0))
+    assert made.shape == (2, 1, 2, 16, 16) and len(calls) == 4
+    with pytest.raises(BadArgument, match="learnt its guidance"):
+        few_steps.generate(model, weight=1.0)
+    with pytest.raises(pd.TooManySteps, match="few: expected.*4; got 16"):
+        few_steps.load(16, folder=folder)
+    assert len(calls) == 4
 
 
 @pytest.mark.parametrize(("changes", "says"), [
