@@ -1,6 +1,7 @@
 """The networks, which know nothing of diffusion: a noisy clip and a log-SNR in, a clip out.
 
-Read layers, attention, unet3d; toy_mlp is the U-Net's stand-in for points of a plane.
+Read layers, attention, blocks, unet3d, and text_encoder for a network that reads sentences; toy_mlp is the U-Net's
+stand-in for points of a plane.
 """
 
 from minivdm.networks.attention import (
@@ -11,9 +12,10 @@ from minivdm.networks.attention import (
     rotary_angles,
     rotate,
 )
+from minivdm.networks.blocks import Block, Modulated, ResidualBlock
 from minivdm.networks.layers import GroupNorm, zero
 from minivdm.networks.toy_mlp import PointNetwork
-from minivdm.networks.unet3d import Block, Modulated, ResidualBlock, UNet3D
+from minivdm.networks.unet3d import UNet3D
 
 __all__ = [
     "Block",

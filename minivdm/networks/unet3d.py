@@ -21,66 +21,12 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from minivdm.core.guards import BadArgument, BadType, check_types, floating, video, whole
-from minivdm.networks.attention import SpatialAttention, TemporalAttention, joint_frame_mask  # noqa: F401
+from minivdm.networks.attention import joint_frame_mask  # noqa: F401
+from minivdm.networks.blocks import Block, Modulated, ResidualBlock  # noqa: F401
 from minivdm.networks.layers import GroupNorm, zero
-
-
-class Modulated(nn.Module):
-    """GroupNorm, then a scale and shift read from the embedding of noise level and condition, then SiLU."""
-
-    def __init__(self, width: int, embedding: int):
-        super().__init__()
-        self.norm = GroupNorm(8, width)
-        self.scale_shift = nn.Linear(embedding, 2 * width)
-
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # x (b f) c h w, emb (b f) e
-        scale, shift = self.scale_shift(emb)[:, :, None, None].chunk(2, dim=1)
-        return F.silu(torch.addcmul(shift, self.norm(x), 1 + scale))
-
-
-class ResidualBlock(nn.Module):
-    """Two 1x3x3 convolutions around a residual; noise level and condition enter between them."""
-
-    def __init__(self, width_in: int, width: int, embedding: int):
-        super().__init__()
-        self.norm1 = GroupNorm(8, width_in)
-        self.conv1 = nn.Conv2d(width_in, width, 3, padding=1)
-        self.modulated = Modulated(width, embedding)
-        self.conv2 = zero(nn.Conv2d(width, width, 3, padding=1))
-        self.skip = nn.Conv2d(width_in, width, 1) if width_in != width else nn.Identity()
-
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # x (b f) c h w, emb (b f) e
-        h = self.conv1(F.silu(self.norm1(x)))
-        return self.skip(x) + self.conv2(self.modulated(h, emb))
-
-
-class Block(nn.Module):
-    """One cell of figure 1: residual 1x3x3 convolutions, spatial attention, temporal attention."""
-
-    def __init__(self, width_in: int, width: int, embedding: int, head_channels: int, spatial: bool, temporal: bool):
-        super().__init__()
-        self.residual = ResidualBlock(width_in, width, embedding)
-        self.spatial = SpatialAttention(width, head_channels) if spatial else None
-        self.temporal = TemporalAttention(width, head_channels) if temporal else None
-
-    def forward(self, x: Tensor, emb: Tensor, frames: int, mask: Tensor | None) -> Tensor:
-        transformed = torch._C._are_functorch_transforms_active()  # torch.func cannot compute again
-        if not self.training and torch.is_grad_enabled() and x.requires_grad and not transformed:
-            # Reconstruction guidance differentiates a sampling step with respect to z. Computing each cell again on
-            # the way back keeps that at about twice the memory of a plain step, instead of nine times.
-            return checkpoint(self.compute, x, emb, frames, mask, use_reentrant=False, preserve_rng_state=False)
-        return self.compute(x, emb, frames, mask)
-
-    def compute(self, x: Tensor, emb: Tensor, frames: int, mask: Tensor | None) -> Tensor:
-        x = self.residual(x, emb)
-        if self.spatial is not None:
-            x = self.spatial(x)
-        if self.temporal is not None:
-            x = self.temporal(x, frames, mask)
-        return x
+from minivdm.networks.text_encoder import Text, TextEncoder
 
 
 class UNet3D(nn.Module):
@@ -100,14 +46,17 @@ class UNet3D(nn.Module):
         embedding: width of the embedding of noise level and labels, even.
         self_conditioning: whether the network takes an `estimate`, its own earlier answer for x (Chen et al. 2022,
             "Analog bits", section 3.2).
+        text: words of the vocabulary whose sentences the network takes as `text`; 0 for a network without. They enter
+            by cross-attention after each spatial attention, and by their mean, beside the labels.
+        text_layers: layers of the text encoder.
 
     Raises:
         BadArgument: a ValueError that names the argument, for counts out of range and for widths or lengths that do
             not fit together.
     """
 
-    #: Conditions whose absence is the same as zeros: neither has a bias.
-    zero_is_absent = ("labels", "estimate")
+    #: Conditions whose absence is the same as zeros: they have no bias, or a sample without text leaves it out.
+    zero_is_absent = ("labels", "estimate", "text")
 
     def __init__(
         self,
@@ -123,11 +72,13 @@ class UNet3D(nn.Module):
         head_channels: int = 32,
         embedding: int = 128,
         self_conditioning: bool = False,
+        text: int = 0,
+        text_layers: int = 2,
     ):
         super().__init__()
         for name, value in dict(channels=channels, width=width, patch=patch, blocks=blocks).items():
             whole(name, value)
-        for name, value in dict(labels=labels, middle=middle).items():
+        for name, value in dict(labels=labels, middle=middle, text=text).items():
             whole(name, value, least=0)
         if whole("embedding", embedding) % 2:  # half of it sines, half cosines
             raise BadArgument(f"embedding: expected an even number, got {embedding}")
@@ -147,15 +98,19 @@ class UNet3D(nn.Module):
             channels=channels, width=width, multipliers=list(multipliers), patch=patch, labels=labels, blocks=blocks,
             middle=middle, spatial=list(spatial), temporal=list(temporal), head_channels=head_channels,
             embedding=embedding, **({"self_conditioning": True} if self_conditioning else {}),
+            **({"text": text, "text_layers": text_layers} if text else {}),
         )  # fmt: skip
 
         def block(width_in: int, width_out: int, level: int) -> Block:
-            return Block(width_in, width_out, embedding, head_channels, spatial[level], temporal[level])
+            context = embedding if text else 0
+            return Block(width_in, width_out, embedding, head_channels, spatial[level], temporal[level], context)
 
         self.noise_embedding = nn.Sequential(
             nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
         self.label_embedding = nn.Linear(labels, embedding, bias=False) if labels else None
+        self.text_encoder = TextEncoder(text, embedding, text_layers) if text else None
+        self.text_mean = zero(nn.Linear(embedding, embedding, bias=False)) if text else None
         self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
         self.stem_estimate = None
         if self_conditioning:  # zero at first: weights trained without an estimate go on as they were
@@ -195,14 +150,28 @@ class UNet3D(nn.Module):
         self.head = zero(nn.Conv2d(widths[0], channels * patch**2, 3, padding=1))
         self.to(memory_format=torch.channels_last)
 
-    def embed(self, log_snr: Tensor, labels: Tensor | None, batch: int, frames: int) -> Tensor:
-        """Embedding of noise level and labels for each frame, shape ((b f), e)."""
+    def read(self, text: Tensor | None, batch: int) -> Text | None:
+        """What the text encoder makes of the sentences; None where there are none."""
+        if text is None:
+            return None
+        if self.text_encoder is None:
+            raise BadArgument("text: expected none for a network built with text=0, got some")
+        if not isinstance(text, Tensor) or text.ndim != 2 or len(text) != batch:
+            raise BadArgument(f"text: expected tokens ({batch}, length), got {getattr(text, 'shape', text)}")
+        return self.text_encoder(text)
+
+    def embed(
+        self, log_snr: Tensor, labels: Tensor | None, batch: int, frames: int, text: Text | None = None
+    ) -> Tensor:
+        """Embedding of noise level, labels and the mean of the text for each frame, shape ((b f), e)."""
         half = self.config["embedding"] // 2
         # log-SNR spans about [-20, 20]; periods from 2 pi * 1/4 to 2 pi * 16 resolve it finely and cover it once.
         frequency = 4.0 * 64.0 ** -torch.linspace(0, 1, half, device=log_snr.device)
         angle = log_snr.float().expand(batch)[:, None] * frequency
         dtype = self.stem.weight.dtype
         emb = self.noise_embedding(torch.cat((angle.sin(), angle.cos()), dim=-1).to(dtype))
+        if text is not None and self.text_mean is not None:
+            emb = emb + self.text_mean(text.mean)  # b e
         emb = repeat(emb, "b e -> b f e", f=frames)
         if labels is not None:
             n = self.config["labels"]
@@ -260,6 +229,7 @@ class UNet3D(nn.Module):
         labels: Tensor | None = None,
         frame_mask: Tensor | None = None,
         estimate: Tensor | None = None,
+        text: Tensor | None = None,
     ) -> Tensor:
         """Run the network.
 
@@ -269,27 +239,29 @@ class UNet3D(nn.Module):
             labels: (b, n) or one row per frame (b, f, n); an all-zero row, or None, is the unconditional model.
             frame_mask: bool, (f, f) or (b, f, f); True where frame i may look at frame j. Every row needs a True.
             estimate: an earlier estimate of x, like z, for a network built with self_conditioning; None for none.
+            text: tokens (b, length) of a sentence for each clip; an all-zero row, or None, is no sentence.
 
         Returns:
             Shape (b, c, f, h, w), the prediction target (x, eps or v) is the caller's business.
         """
         mask = self.check(z, log_snr, frame_mask)
         b, _, frames = z.shape[:3]
-        emb = self.embed(log_snr, labels, b, frames)  # (b f) e
+        context = self.read(text, b)
+        emb = self.embed(log_snr, labels, b, frames, context)  # (b f) e
         x = self.enter(z, estimate)
         skips = [x]
         for level in self.down:
             for cell in level["cells"]:
-                x = cell(x, emb, frames, mask)
+                x = cell(x, emb, frames, mask, context)
                 skips.append(x)
             if "shrink" in level:
                 x = level["shrink"](x)
                 skips.append(x)
         for cell in self.middle:
-            x = cell(x, emb, frames, mask)
+            x = cell(x, emb, frames, mask, context)
         for level in self.up:
             for cell in level["cells"]:
-                x = cell(torch.cat((x, skips.pop()), dim=1), emb, frames, mask)
+                x = cell(torch.cat((x, skips.pop()), dim=1), emb, frames, mask, context)
             if "grow" in level:
                 x = F.interpolate(level["grow"](x), scale_factor=2, mode="nearest")
         x = self.head(F.silu(self.head_norm(x)))

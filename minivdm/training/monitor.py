@@ -23,6 +23,7 @@ from minivdm.training import distributed
 from minivdm.training.distributed import World
 from minivdm.training.objectives import Student
 from minivdm.training.recipe import Recipe
+from minivdm.training.parts import CONDITIONS
 
 #: Inner edges of the bins of log-SNR over which losses are averaged; the outer bins are open.
 EDGES = (-8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0, 8.0)
@@ -73,7 +74,7 @@ class Tally:
 
 @torch.no_grad()
 def held_out(denoiser: Denoiser, data: Any, clips: int = 32, batch: int = 8) -> dict[str, list[float | None]]:
-    """Mean squared errors of v and of x_hat on the first `clips` clips, labels given, at fixed noise.
+    """Mean squared errors of v and of x_hat on the first `clips` clips, labels and text given, at fixed noise.
 
     The same clips and noise at every call, so that differences between calls are the network's. A noise level that the
     schedule does not reach is None.
@@ -89,12 +90,12 @@ def held_out(denoiser: Denoiser, data: Any, clips: int = 32, batch: int = 8) -> 
     total = torch.zeros(len(levels), device=device)
     for start in range(0, clips, batch):
         part = data.clips(torch.arange(start, min(start + batch, clips)))
-        labels = part.labels if getattr(denoiser.network, "config", {}).get("labels") else None
+        taken = getattr(denoiser.network, "config", {})
+        given: dict[str, Any] = {name: CONDITIONS[name](part) for name in CONDITIONS if taken.get(name)}
         noise = torch.randn(part.video.shape, generator=generator, device=device)
         for k, t in enumerate(times):
             loss = denoiser.loss(
                 part.video,
-                labels=labels,
                 label_drop=0.0,
                 t=t.expand(len(part.video)),
                 noise=noise,
@@ -103,6 +104,7 @@ def held_out(denoiser: Denoiser, data: Any, clips: int = 32, batch: int = 8) -> 
             total[k] += loss.per_sample.sum()
     v = dict(zip(levels, (total / clips).cpu().double().tolist(), strict=True))
     weights = dict(zip(levels, loss_weight("v", times, schedule).tolist(), strict=True))
+                **given,
     x = {level: error / weights[level] for level, error in v.items()}  # ||v - v_hat||^2 is that much of ||x - x_hat||^2
     return {
         "log_snr": list(HELD_OUT_LOG_SNR),

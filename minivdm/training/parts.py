@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from minivdm.core.schedules import CosineSchedule, FlowSchedule, Schedule
+from minivdm.data.captioned_mnist import CaptionedMNIST
+from minivdm.data.captions import VOCABULARY
 from minivdm.data.moving_mnist import MovingMNIST
 from minivdm.data.video_folder import VideoFolder
 from minivdm.networks.unet3d import UNet3D
@@ -34,6 +36,7 @@ class Settings(Protocol):
     speed: float
     motion: Any
     data_seed: int
+    images: int
     digit_source: str
     path: str
     every: int
@@ -44,11 +47,13 @@ class Settings(Protocol):
 
 class Source(NamedTuple):
     """A source of clips. build: see above. check: raises RecipeError for settings that cannot be meant, before
-    anything is read. labels: length of its label vectors, None where it depends on the files."""
+    anything is read. labels: length of its label vectors, None where it depends on the files. text: words of the
+    vocabulary of its captions, 0 without captions."""
 
     build: Callable[[Any, int, str, torch.device | str], Any]
     check: Callable[[Any], None]
     labels: int | None
+    text: int = 0
 
 
 def moving_mnist(recipe: Settings, frames: int, split: str, device: torch.device | str) -> MovingMNIST:
@@ -74,6 +79,21 @@ def check_moving_mnist(recipe: Settings) -> None:
     between("size", recipe.size, 2, 1024)
     between("network.channels", recipe.network.get("channels", 1), 1, 1)
     require(not recipe.path, "path", "none, as data is 'moving-mnist'", recipe.path)
+
+
+def captioned_mnist(recipe: Settings, frames: int, split: str, device: torch.device | str) -> CaptionedMNIST:
+    """Clips of a digit, slow or fast, with a sentence about each (see `data.captioned_mnist.CaptionedMNIST`)."""
+    source = recipe.digit_source or None
+    return CaptionedMNIST(recipe.size, frames, recipe.speed, split, recipe.data_seed, device, digit_source=source)
+
+
+def check_captioned_mnist(recipe: Settings) -> None:
+    """Raise RecipeError where CaptionedMNIST has no such clips."""
+    check_moving_mnist(recipe)
+    require(recipe.digits == 1, "digits", "1, as a caption tells of one", recipe.digits)
+    require(recipe.motion == "deterministic", "motion", "'deterministic', as a caption tells of one", recipe.motion)
+    require(recipe.images == 0, "images", "0, as a still has no caption", recipe.images)
+    between("speed", recipe.speed, 0.01, recipe.size / 2)
 
 
 def video_folder(recipe: Settings, frames: int, split: str, device: torch.device | str) -> VideoFolder:
@@ -103,6 +123,7 @@ def check_video_folder(recipe: Settings) -> None:
 #: name -> source of clips.
 DATA: dict[str, Source] = {
     "moving-mnist": Source(moving_mnist, check_moving_mnist, 10),
+    "captioned-mnist": Source(captioned_mnist, check_captioned_mnist, 10, len(VOCABULARY)),
     "folder": Source(video_folder, check_video_folder, None),
 }
 
@@ -113,7 +134,10 @@ SCHEDULES: dict[str, Callable[[float, float, float], Schedule]] = {
 }
 
 #: name -> the condition that a batch of clips gives, batch first; 0 stands for "not given".
-CONDITIONS: dict[str, Callable[[Any], Tensor]] = {"labels": lambda clips: clips.labels}
+CONDITIONS: dict[str, Callable[[Any], Tensor]] = {
+    "labels": lambda clips: clips.labels,
+    "text": lambda clips: clips.text.float(),  # tokens: whole numbers, which a row of zeros leaves out
+}
 
 
 def make_network(arguments: dict[str, Any], seed: int) -> UNet3D:

@@ -150,6 +150,15 @@ class Recipe:
             require(fitting, "network.labels", f"{wanted or 'a number'}, as conditions has labels", labels)
         else:
             require(labels == 0, "network.labels", "0, as conditions has no labels", labels)
+        text = parts.DATA[self.data].text if "text" in self.conditions else 0
+        require(
+            "text" not in self.conditions or text > 0,
+            "data",
+            "a source with captions, as conditions has text",
+            self.data,
+        )
+        wanted_text = f"{text}, as conditions has {'' if text else 'no '}text"
+        require(self.network.get("text", 0) == text, "network.text", wanted_text, self.network.get("text", 0))
         takes = bool(self.network.get("self_conditioning", False)) or not self.self_conditioning
         require(takes, "network.self_conditioning", f"true, as self_conditioning={self.self_conditioning:g}", False)
         longest = max(phase.frames for phase in self.phases()) + self.images

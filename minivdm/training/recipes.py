@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from minivdm.data.captions import VOCABULARY
 from minivdm.training.recipe import Recipe
 from minivdm.training.validate import known, require
 
@@ -77,6 +78,36 @@ RECIPES: dict[str, Recipe] = {
         few(4, "few-8", 4_000),
         few(2, "few-4", 4_000),
         few(1, "few-2", 4_000),
+        # Text to video: the label model goes on with captions; its labels stay, in one clip of five.
+        Recipe(
+            name="text-32",
+            data="captioned-mnist",
+            speed=0.9,
+            init="moving-mnist-32",
+            network={
+                "width": 32,
+                "multipliers": [1, 2, 4],
+                "patch": 2,
+                "labels": 10,
+                "self_conditioning": True,
+                "text": len(VOCABULARY),
+            },
+            conditions={"labels": 0.8, "text": 0.15},
+            self_conditioning=0.5,
+            clips=12_000,
+            frames=16,
+            warmup=400,
+            optimizer="muon",
+            lr=1.5e-3,
+            decay=0.4,
+            ema_decay=0.998,
+            seed=3,
+            data_seed=3,
+            precision="bf16",
+            save_every=2_000,
+            preview_every=6_000,
+            milestones=(),
+        ),
         # One's own videos, in colour and without labels: python -m minivdm train own-videos --set path=FOLDER
         Recipe(
             name="own-videos",
