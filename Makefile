@@ -26,7 +26,7 @@ NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 # The notebooks come first: they take longest.
 SUITE = $(wildcard lessons solutions tests)
 
-.PHONY: help setup lab test lessons exercises students train weights attack bench picture tables bare pins lint clean
+.PHONY: help setup lab test lessons exercises students train weights attack bounds bench picture tables bare pins lint clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -68,8 +68,11 @@ train: setup  ## train on Moving-MNIST, on the GPU if there is one
 weights: setup  ## make all weights that ship, one recipe after the other; called again, it goes on where it stopped
 	OMP_WAIT_POLICY=passive $(PY) -m minivdm recipes --make $(ARGS)
 
-attack: setup  ## kill, damage and starve a training, and see that it goes on as if undisturbed
+attack: setup  ## try everything that can go wrong for 12 minutes: kills, damage, bad command lines, bad inputs
 	$(SMALL) $(PY) benchmarks/attack.py $(ARGS)
+
+bounds: setup  ## test the oldest versions that pyproject.toml allows, and the newest, in environments of their own
+	$(PY) .ci/bounds.py $(ARGS)
 
 bench: .venv/.bench  ## measure speed and memory against another package; writes the README's table
 	OMP_WAIT_POLICY=passive $(PY) benchmarks/throughput.py $(ARGS)
@@ -77,7 +80,7 @@ bench: .venv/.bench  ## measure speed and memory against another package; writes
 picture: setup  ## generate the clips that the README shows
 	$(SMALL) $(PY) benchmarks/picture.py --out lessons/images/samples.gif $(ARGS)
 
-tables: setup  ## put the measured tables, and the tree of files, into the README
+tables: setup  ## put the measured tables, and the tree of files, into README and CONTRIBUTING
 	$(PY) benchmarks/tables.py
 	$(PY) .ci/tree.py
 

@@ -1,12 +1,19 @@
-"""What a run has to know of the other processes under torchrun: its rank, their number, and when all stop."""
+"""What a run has to know of the other processes under torchrun: its rank, their number, and when all stop.
+
+A signal to torchrun reaches all processes: they save and end, and the first says "stopped: ... saved in ...". torchrun
+itself then ends with status 1 and a traceback of its own (SignalException), as it does after any signal and whatever
+its processes did; a script that starts a job again should look at the run's folder, or simply `--resume`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +77,26 @@ def barrier(world: World) -> None:
         dist.barrier()
 
 
+class ProcessLost(guards.BadRun):
+    """Another process of the run has ended, and this one cannot go on alone."""
+
+
+@contextlib.contextmanager
+def together(world: World) -> Iterator[None]:
+    """Context in which the end of another process is named, instead of what gloo or NCCL say of it."""
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL"))
+        if world.size == 1 or not lost:
+            raise
+        first = str(error).splitlines()[0][:200]
+        raise ProcessLost(
+            f"another of the run's {world.size} processes has ended; start all of them again with --resume, from the "
+            f"newest checkpoint on ({first})"
+        ) from error
+
+
 def add_up(tensor: torch.Tensor, world: World) -> torch.Tensor:
     """Sum over all processes, a new tensor."""
     total = tensor.clone()
@@ -89,7 +116,7 @@ class StopRequest:
         self.world, self.device = world, device
         self.deadline = math.inf if seconds is None else time.monotonic() + seconds
         self.signal = 0
-        self._calls = 0
+        self._calls, self._every, self._asked = 0, 1, time.monotonic()
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
@@ -111,13 +138,17 @@ class StopRequest:
 
     def agreed(self) -> int:
         """The signal to stop for, TIME_UP, or 0; the same answer in every process. That costs a message, so several
-        processes ask each other at every 8th call only."""
+        processes ask each other every second or so, at every 8th call at the latest."""
         mine = self.signal or (TIME_UP if time.monotonic() > self.deadline else 0)
         if self.world.size == 1:
             return mine
         self._calls += 1
-        if self._calls % 8:
+        if self._calls % self._every:
             return 0
-        asked = torch.tensor(mine, device=self.device)
+        seconds = (time.monotonic() - self._asked) / self._every  # a step's, in this process
+        asked = torch.tensor([mine, seconds], device=self.device)
         dist.all_reduce(asked, op=dist.ReduceOp.MAX)
-        return int(asked)
+        # The slowest process's step says for all of them when to ask again.
+        self._calls, self._every = 0, max(1, min(8, int(1 / max(1e-6, float(asked[1])))))
+        self._asked = time.monotonic()
+        return int(asked[0])

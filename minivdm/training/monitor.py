@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from minivdm import tasks
+from minivdm.core import guards
 from minivdm.core.denoiser import Denoiser
 from minivdm.core.guards import BadFile, whole
 from minivdm.core.targets import loss_weight
@@ -22,8 +23,8 @@ from minivdm.data.atomic import free_name, write_atomic
 from minivdm.training import distributed
 from minivdm.training.distributed import World
 from minivdm.training.objectives import Student
-from minivdm.training.recipe import Recipe
 from minivdm.training.parts import CONDITIONS
+from minivdm.training.recipe import Recipe
 
 #: Inner edges of the bins of log-SNR over which losses are averaged; the outer bins are open.
 EDGES = (-8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0, 8.0)
@@ -80,6 +81,9 @@ def held_out(denoiser: Denoiser, data: Any, clips: int = 32, batch: int = 8) -> 
     schedule does not reach is None.
     """
     clips, batch = whole("clips", clips), whole("batch", batch)
+    if not isinstance(denoiser, Denoiser) or not hasattr(data, "clips") or not hasattr(data, "device"):
+        got = f"{type(denoiser).__name__} and {type(data).__name__}"
+        raise guards.BadType(f"denoiser, data: expected a Denoiser and a source of clips, got {got}")
     device = data.device
     generator = torch.Generator(device).manual_seed(0)
     schedule = denoiser.schedule
@@ -100,11 +104,11 @@ def held_out(denoiser: Denoiser, data: Any, clips: int = 32, batch: int = 8) -> 
                 t=t.expand(len(part.video)),
                 noise=noise,
                 weighting="v",
+                **given,
             )
             total[k] += loss.per_sample.sum()
     v = dict(zip(levels, (total / clips).cpu().double().tolist(), strict=True))
     weights = dict(zip(levels, loss_weight("v", times, schedule).tolist(), strict=True))
-                **given,
     x = {level: error / weights[level] for level, error in v.items()}  # ||v - v_hat||^2 is that much of ||x - x_hat||^2
     return {
         "log_snr": list(HELD_OUT_LOG_SNR),
@@ -214,3 +218,6 @@ def read_metrics(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
         except (TypeError, ValueError) as error:
             raise BadFile(f"{path}: rows of kind {kind!r} differ in their columns ({error})") from error
     return curves
+
+
+guards.check_types(globals())

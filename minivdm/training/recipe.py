@@ -235,7 +235,8 @@ class Recipe:
         """A copy with `key=value` assignments applied; values are JSON or plain words, `network.width=48` and
         `conditions.labels=0.3` reach into a field. Raises RecipeError."""
         values = self.to_dict()
-        for text in assignments:
+        for text in assignments if isinstance(assignments, (list, tuple)) else [assignments]:
+            require(isinstance(text, str), "--set", "a list of key=value", assignments)
             key, equals, raw = text.partition("=")
             require(bool(equals), "--set", "key=value", text)
             try:

@@ -148,6 +148,7 @@ RECIPES: dict[str, Recipe] = {
 
 def get(name: str) -> Recipe:
     """The recipe of that name. Raises RecipeError with the list of names."""
+    require(isinstance(name, str), "recipe", "a name", name)
     known("recipe", name, RECIPES)
     return RECIPES[name]
 

@@ -240,8 +240,8 @@ def fit(
         progress: whether to show a progress bar.
 
     Raises:
-        RunFolderError, ConfigurationMismatch, DamagedCheckpoint, TrainingDiverged, RecipeError; UnknownWeights for
-        an `init` or a `teacher` that is not there.
+        RunFolderError, ConfigurationMismatch, DamagedCheckpoint, TrainingDiverged, ProcessLost, RecipeError;
+        UnknownWeights for an `init` or a `teacher` that is not there.
     """
     out = Path(out)
     if minutes is not None and not minutes >= 0:
@@ -271,8 +271,9 @@ def fit(
             _begin(run, start, resume)
         if world.first and (out / "config.json").exists():  # a continued run, perhaps reconfigured
             write_json(out / "config.json", config.to_dict())
-        ending = run.loop(minutes, progress)
-        distributed.barrier(world)
+        with distributed.together(world):
+            ending = run.loop(minutes, progress)
+            distributed.barrier(world)
     return run, ending
 
 

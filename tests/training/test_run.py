@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ import torch
 from small_runs import NETWORK, TINY, assert_same, fail_at, fit, fit_together, stop_at, tiny
 
 from minivdm import training
-from minivdm.training import Recipe, checkpoints, monitor, recipes
+from minivdm.training import Recipe, checkpoints, distributed, monitor
+
+#: A run that a test ends by a signal.
+LAUNCHED = {"network": {**NETWORK, "middle": 0}, "size": 16, "speed": 1, "frames": 2, "batch": 2,
+            "milestones": [], "log_every": 20, "clips": 1_000_000}  # fmt: skip
+FORKS = pytest.mark.skipif(
+    not hasattr(os, "fork") or torch.cuda.is_available(), reason="forks a process that has torch"
+)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -161,7 +169,7 @@ def test_training_starts_from_given_weights(tmp_path):
         fit(wider, tmp_path / "third", init=tmp_path / "first")
 
 
-@pytest.mark.slow
+@FORKS
 def test_two_processes_do_what_one_does(tmp_path):
     config = tiny(frames=2, batch=4, clips=4)
     start = training.Trainer(config)
@@ -169,16 +177,7 @@ def test_two_processes_do_what_one_does(tmp_path):
         p.add_(0.1 * torch.randn(p.shape, generator=start.generator))
     training.Run(start, tmp_path / "start").save()
     fit(config, tmp_path / "one", init=tmp_path / "start")
-    sets = [
-        word
-        for key, (_, value) in recipes.get("moving-mnist-32").difference(config).items()
-        if key != "name"
-        for word in ("--set", f"{key}={json.dumps(value)}")
-    ]
-    subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "minivdm", "train",
-         "--device", "cpu", "--out", str(tmp_path / "two"), "--init", str(tmp_path / "start"), *sets],
-        check=True, timeout=600, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    assert fit_together(config, tmp_path / "two", init=tmp_path / "start") == [0, 0]
     one, two = (checkpoints.load(tmp_path / name / "checkpoints")[0] for name in ("one", "two"))
     means = [name for name in one if name.endswith("exp_avg")]
     assert max(one[name].abs().max() for name in means) > 1e-3
@@ -378,14 +377,13 @@ def test_options_that_mean_nothing_are_refused(tmp_path, options):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork") or torch.cuda.is_available(), reason="forks a process that has torch")
+@FORKS
 def test_two_processes_stopped_and_continued_write_the_metrics_of_two_that_went_on(tmp_path):
     recipe = tiny(frames=2, batch=2, images=0, log_every=12, save_every=100)
     assert fit_together(recipe, tmp_path / "whole") == [0, 0]
-    assert fit_together(recipe, tmp_path / "parts", minutes=0) == [0, 0]  # they ask each other at every 8th step
+    assert fit_together(recipe, tmp_path / "parts", minutes=0) == [0, 0]  # they ask each other at once
     kept = checkpoints.load(tmp_path / "parts" / "checkpoints")[1]["clips"]
-    assert kept == 16  # between two rows of metrics
+    assert kept == 2  # between two rows of metrics
     assert fit_together(recipe, tmp_path / "parts", resume=True) == [0, 0]
     whole, parts = (monitor.rows(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts"))
     for row in (*whole, *parts):
@@ -403,3 +401,53 @@ def test_continued_run_needs_its_first_weights_no_more(tmp_path, capsys):
     (tmp_path / "first").rename(tmp_path / "gone")
     assert fit(recipe, tmp_path / "second", resume=True, init=tmp_path / "gone").clips == 8
     assert "its own weights, not with" in capsys.readouterr().out
+
+
+@FORKS
+def test_under_torchrun_a_signal_saves_and_the_run_goes_on(tmp_path):
+    """The command line with two processes, as torchrun starts them; a signal reaches torchrun alone."""
+    ours = " ".join(f"--set {key}={json.dumps(value, separators=(',', ':'))}" for key, value in LAUNCHED.items())
+    words = f"--standalone --nproc-per-node=2 -m minivdm train --device cpu --out {tmp_path}/run {ours}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *words.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    while not (tmp_path / "run" / "metrics.jsonl").exists() and process.poll() is None:
+        time.sleep(0.1)
+    process.terminate()
+    said, complaints = process.communicate(timeout=180)
+    assert "stopped: " in said and "SignalException" in complaints  # the latter is torchrun's own
+    assert process.returncode == 1  # whatever its processes did
+    state = checkpoints.load(tmp_path / "run" / "checkpoints")[1]
+    longer = Recipe.from_dict({**state["config"], "clips": state["clips"] + 4})
+    assert fit(longer, tmp_path / "run", resume=True, reconfigure=True).clips == state["clips"] + 4
+
+
+@pytest.mark.parametrize("said", ["[gloo/transport/tcp/pair.cc:537] Connection reset by peer", "NCCL error"])
+def test_end_of_another_process_is_named(said):
+    two = distributed.World(0, 2, 0)
+    wanted = "another of the run's 2 processes has ended.*--resume"
+    with pytest.raises(distributed.ProcessLost, match=wanted), distributed.together(two):
+        raise RuntimeError(f"{said}\nand more")
+    for world, error in ((two, RuntimeError("out of memory")), (distributed.ALONE, RuntimeError(said))):
+        with pytest.raises(RuntimeError) as raised, distributed.together(world):
+            raise error
+        assert raised.value is error
+
+
+def test_processes_ask_each_other_often_enough_for_slow_steps(monkeypatch):
+    """Every second or so, at every 8th step at the latest, as the slowest process has it."""
+    clock, messages = [0.0], []
+    monkeypatch.setattr(distributed.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda asked, op: messages.append(clock[0]))
+    for seconds, wanted in ((0.01, 8), (0.3, 3), (5.0, 1)):
+        clock[0], messages[:] = 0.0, []
+        stop = distributed.StopRequest(distributed.World(0, 2, 0), torch.device("cpu"))
+        for _ in range(40):
+            clock[0] += seconds
+            assert stop.agreed() == 0
+        gaps = {round((b - a) / seconds) for a, b in zip(messages, messages[1:], strict=False)}
+        assert gaps == {wanted} and round(messages[0] / seconds) == 1
