@@ -1,0 +1,281 @@
+"""How good are few calls after distillation? Students against their teacher, in calls of the network and in quality.
+
+    python benchmarks/distillation.py --clips 64            (first)
+    python benchmarks/distillation.py --clips 1024          (goes on from there: about 19 hours of one core, of which
+                                                             the two rows of 256 steps take 15)
+    python benchmarks/distillation.py --clips 64 --rows few-8 "teacher, DDIM, 32 steps"
+
+All rows start from the same noise and labels, each digit equally often. The teacher is guided by labels (w = 1) and
+towards frames that belong together (w_f = 0.75): three evaluations of the network a step; the students have learnt that
+and take one. Clips are kept in --keep in parts of 64, so that an interrupted row goes on where it stopped, and a
+measurement of more clips takes over those that are there.
+
+Distances, intervals and their pairing are those of benchmarks/paper_tables.py. Ratios are to the teacher's 256 DDIM
+steps, the students' ceiling, with the same bootstrap draw of clips in both.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
+
+import argparse
+import re
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import paper_tables
+import torch
+from paper_tables import REAL, Cells, averaged, bootstrapped, bounds, distance, windows
+from torch import Tensor
+
+from minivdm import tasks
+from minivdm.core import samplers
+from minivdm.data.atomic import write_atomic
+from minivdm.measure import metrics, tracks
+from minivdm.measure.frechet import features
+from minivdm.systems import few_steps
+from minivdm.training import monitor, pretrained
+
+PART, BATCH = 64, 8
+WEIGHT, TEMPORAL = 1.0, 0.75
+CEILING = "teacher, DDIM, 256 steps"
+
+
+class Row(NamedTuple):
+    """How the clips of a row are made. calls: evaluations of the network for a clip."""
+
+    weights: str
+    steps: int
+    step: str
+    calls: int
+
+
+TEACHER = paper_tables.WEIGHTS
+ROWS: dict[str, Row] = {
+    **{f"few-{n}": Row(f"few-{n}", n, "ddim", n) for n in (16, 8, 4, 2, 1)},
+    **{f"teacher, DDIM, {n} steps": Row(TEACHER, n, "ddim", 3 * n) for n in (8, 16, 32, 64, 256)},
+    "teacher, ancestral, 256 steps": Row(TEACHER, 256, "ancestral", 3 * 256),
+}
+STEPS = {"ddim": samplers.ddim_step, "ancestral": samplers.ancestral_step}
+
+
+def found_in(name: str, runs: Path | None) -> Path | None:
+    """Where weights lie: those that ship, else those that were made under `runs`; None where there are none."""
+    try:
+        return pretrained.find(name)
+    except pretrained.UnknownWeights:
+        made = None if runs is None else runs / name / "weights" / f"{name}.safetensors"
+        return made if made is not None and made.exists() else None
+
+
+def clips_of(name: str, count: int, seed: int, keep: Path, path: Path) -> tuple[Tensor, float]:
+    """The row's clips (count, 1, f, h, w) in [-1, 1], and the CPU seconds that one took; only missing parts are made.
+
+    Part k is the same whatever `count` is: its noise and labels depend on the seed and its place alone.
+    """
+    row, parts, seconds = ROWS[name], [], []
+    digest = pretrained.card(path.stem, path.parent)["sha256"][:8]
+    slug = re.sub(r"[^a-z0-9]+", "-", name)
+    for start in range(0, count, PART):
+        file = keep / f"{slug}-{digest}-{seed}-{start:05d}.npz"
+        if not file.exists():
+            videos, spent = made(row, path, start, seed)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            half = file.with_suffix(".tmp.npz")
+            np.savez_compressed(half, videos=as_bytes(videos), seconds=spent)
+            half.replace(file)
+        with np.load(file) as loaded:
+            parts.append(torch.from_numpy(loaded["videos"]).float() / 127.5 - 1)
+            seconds.append(float(loaded["seconds"]))
+    return torch.cat(parts)[:count], sum(seconds) / (PART * len(parts))
+
+
+def as_bytes(videos: Tensor) -> np.ndarray:
+    """Pixels 0 to 255, as a GIF has them."""
+    return ((videos.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
+
+
+def made(row: Row, path: Path, start: int, seed: int) -> tuple[Tensor, float]:
+    """PART clips of a row and the CPU seconds that they took, loading left out."""
+    model, videos = pretrained.load(path), []
+    began = time.process_time()
+    for first in range(start, start + PART, BATCH):
+        labels = torch.eye(10)[torch.arange(first, first + BATCH) % 10]
+        generator = torch.Generator().manual_seed(seed + first)
+        with torch.autocast("cpu", torch.bfloat16):  # the precision of the training
+            if few_steps.student_of(model) is not None:
+                clips = few_steps.generate(model, labels, generator=generator)
+            else:
+                clips = tasks.generate(
+                    model,
+                    labels,
+                    weight=WEIGHT,
+                    temporal_weight=TEMPORAL,
+                    steps=row.steps,
+                    step=STEPS[row.step],
+                    generator=generator,
+                )
+        videos.append(clips.float())
+    return torch.cat(videos), time.process_time() - began
+
+
+def measured(videos: Tensor, labels: Tensor, reference: Tensor) -> dict[str, Any]:
+    """All metrics of a row."""
+    one_digit = metrics.read(videos).clip.sum(-1) == 1
+    every = metrics.same_in_every_frame(videos, labels) & one_digit
+    return {
+        "frames": distance(features(videos)[0], features(reference)[0]),
+        "clips": distance(windows(videos), windows(reference)),
+        "legible": averaged(metrics.legible(videos, labels).float(), "share"),
+        "every_frame": averaged(every.float(), "share"),
+        "rigidity": averaged(tracks.rigidity(videos)),
+    }
+
+
+def cell(name: str, count: int, seed: int, keep: Path, runs: Path | None) -> dict[str, Any]:
+    """A row's figures."""
+    data = pretrained.load(TEACHER).config.make_data(split="test")
+    first = paper_tables.REFERENCE_FROM
+    reference = data.clips(torch.arange(first, first + max(paper_tables.REFERENCE, count))).video
+    made_of: dict[str, Any] = {}
+    if name == REAL:
+        found = data.clips(torch.arange(count))
+        videos, labels = found.video, found.labels
+    else:
+        path = found_in(ROWS[name].weights, runs)
+        assert path is not None  # `main` asks for rows whose weights are there
+        labels = torch.eye(10)[torch.arange(count) % 10]
+        videos, seconds = clips_of(name, count, seed, keep, path)
+        about = pretrained.card(path.stem, path.parent)
+        made_of = {
+            "weights": about["sha256"],
+            "calls": ROWS[name].calls,
+            "cpu_seconds_per_clip": round(seconds, 3),
+        }
+    return {
+        **made_of,
+        "hardware": monitor.hardware(torch.device("cpu")),
+        "metrics": measured(videos, labels, reference),
+    }
+
+
+def ratios(cells: Cells, ceiling: str = CEILING) -> list[dict[str, Any]]:
+    """Each row's distances as a share of the ceiling's, paired; none before the ceiling is measured."""
+    rows = []
+    for name in [name for name in cells if name not in (REAL, ceiling) and ceiling in cells]:
+        for metric in ("frames", "clips"):
+            few, many = (cells[row]["metrics"][metric] for row in (name, ceiling))
+            rows.append(
+                {
+                    "row": name,
+                    "metric": metric,
+                    "ratio": round(few["estimate"] / max(many["estimate"], 1e-9), 4),
+                    "interval": bounds(bootstrapped(few) / bootstrapped(many).clamp(min=1e-6)),
+                }
+            )
+    return rows
+
+
+def verdict(rows: list[dict[str, Any]], name: str = "few-8") -> str:
+    """Whether the student of 8 steps is within five per cent of the ceiling in both distances, and how sure that is."""
+    own = {row["metric"]: row for row in rows if row["row"] == name}
+    if len(own) < 2:
+        return f"Not yet measured: {name} against {CEILING}."
+    said = ", ".join(f"{m} {r['ratio']:.2f} ({r['interval'][0]:.2f} to {r['interval'][1]:.2f})" for m, r in own.items())
+    if all(row["interval"][1] <= 1.05 for row in own.values()):
+        found = "is within 5 % of"
+    elif any(row["interval"][0] > 1.05 for row in own.values()):
+        found = "is more than 5 % above"
+    else:
+        found = "cannot be told from 5 % above, at so many clips,"
+    return f"{name} {found} {CEILING} in both distances: ratios {said}."
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The table as the README shows it."""
+    by_row: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in found["ratios"]:
+        by_row.setdefault(row["row"], {})[row["metric"]] = row
+    lines = [
+        "| | evaluations a clip | CPU seconds a clip | distance of frames | its ratio | distance of clips | its ratio "
+        "| legible | right in every frame | rigidity |",
+        "|---" * 10 + "|",
+    ]
+    for name, row in found["cells"].items():
+        entries = [str(row.get("calls", "")), f"{row['cpu_seconds_per_clip']:.2f}" if "calls" in row else ""]
+        for metric in ("frames", "clips"):
+            low, high = paper_tables.interval_of(row["metrics"][metric])
+            entries.append(f"{row['metrics'][metric]['estimate']:.2f} ({low:.2f} to {high:.2f})")
+            ratio = by_row.get(name, {}).get(metric)
+            shown = f"{ratio['ratio']:.2f} ({ratio['interval'][0]:.2f} to {ratio['interval'][1]:.2f})" if ratio else ""
+            entries.append(shown)
+        for metric in ("legible", "every_frame", "rigidity"):
+            low, high = paper_tables.interval_of(row["metrics"][metric])
+            entries.append(f"{row['metrics'][metric]['estimate']:.2f} ({low:.2f} to {high:.2f})")
+        lines.append(f"| {name} | " + " | ".join(entries) + " |")
+    settings = found["settings"]
+    about = (
+        f"{settings['clips']} clips a row from the same noise and labels, seed {settings['seed']}, "
+        f"{found['hardware']}; the teacher is `{TEACHER}` with w = {WEIGHT:g} and w_f = {TEMPORAL:g}, three evaluations "
+        "a step. In brackets "
+        "95 % intervals over clips, those of ratios paired. Distances are on this project's own encoder, to "
+        f"{max(paper_tables.REFERENCE, settings['clips'])} real clips. Command: `{found['command']}`."
+    )
+    return "\n".join([*lines, "", found["verdict"], "", about]) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=64, help=f"a multiple of {PART}")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), help="only these")
+    parser.add_argument("--runs", type=Path, help="where students lie that do not ship (see `recipes --make`)")
+    parser.add_argument("--keep", type=Path, default=Path("runs/distillation"), help="where clips are kept")
+    parser.add_argument("--again", action="store_true", help="measure finished rows anew")
+    args = parser.parse_args()
+    if args.clips < PART or args.clips % PART:
+        parser.error(f"--clips: expected a multiple of {PART}, got {args.clips}")
+    paths = {name: found_in(ROWS[name].weights, args.runs) for name in args.rows or ROWS}
+    names = [REAL, *(name for name, path in paths.items() if path is not None)]
+    for name in [name for name, path in paths.items() if path is None]:
+        print(f"left out, as there are no weights of it: {name}")
+    settings = {"teacher": pretrained.card(TEACHER)["sha256"], "clips": args.clips, "seed": args.seed}
+    path = paper_tables.RESULTS / "distillation.json"
+    try:
+        finished = paper_tables.resumed(path, settings, args.again)
+    except paper_tables.OtherSettings:
+        finished = {}  # the clips themselves are kept; only figures are computed again
+    current = {name: pretrained.card(p.stem, p.parent)["sha256"] for name, p in paths.items() if p is not None}
+    finished = {
+        name: row for name, row in finished.items() if current.get(name, row.get("weights")) == row.get("weights")
+    }
+    order = [name for name in (REAL, *ROWS) if name in names or name in finished]
+    for cells in paper_tables.fill(
+        order, finished, lambda name: cell(name, args.clips, args.seed, args.keep, args.runs)
+    ):
+        if cells:
+            write(path, cells, settings, f"python benchmarks/distillation.py --clips {args.clips} --seed {args.seed}")
+
+
+def write(path: Path, cells: Cells, settings: dict[str, Any], command: str) -> None:
+    """The figures as JSON and as a table, after each row."""
+    shown = {name: cells[name] for name in [REAL, *ROWS] if name in cells}
+    found = {
+        "settings": settings,
+        "ratios": ratios(shown),
+        "verdict": verdict(ratios(shown)),
+        "command": command,
+        "hardware": "; ".join(sorted({made["hardware"] for made in shown.values()})),
+        "cells": shown,
+    }
+    write_atomic(path, paper_tables.as_json(found).encode())
+    path.with_suffix(".md").write_text(markdown(found))
+    print(f"{len(shown)} rows; last {list(cells)[-1]}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
