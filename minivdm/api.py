@@ -18,6 +18,7 @@ from minivdm import tasks
 from minivdm.core.guards import BadArgument, whole
 from minivdm.data import writing
 from minivdm.networks import UNet3D
+from minivdm.systems import few_steps
 from minivdm.training import pretrained
 
 #: Weight of the guidance towards frames that belong together, where a network can be asked for it; as `sample` has it.
@@ -50,6 +51,7 @@ def generate(
     *,
     count: int = 1,
     weight: float | None = None,
+    few: int | None = None,
     seed: int = 0,
     **task: Any,
 ) -> Tensor:
@@ -60,11 +62,19 @@ def generate(
         digits: what each clip shall show, such as [3] or [3, 7]; None leaves it to the network.
         count: how many clips.
         weight: of the guidance towards the digits, 0 for none (VDM eq 6); by default 1 where digits are given.
+        few: so many calls of the network in all, by the student few-N, in place of the model, which it has learnt from
+            with its guidance (`minivdm.systems.few_steps`).
         seed: the same seed makes the same clips.
         **task: further arguments of `minivdm.tasks.generate`, by name. `temporal_weight`, of the guidance towards
             frames that belong together, is 0.75 where it is not given.
     """
     whole("count", count)
+    if few is not None:
+        device = next(model.parameters()).device if isinstance(model, torch.nn.Module) else "cpu"
+        model = few_steps.load(few, device)
+    if few_steps.student_of(model) is not None:  # another guidance than it has learnt is refused there
+        asked = _asked(tasks.generate, model, digits, 0.0 if weight is None else weight, seed, task)
+        return few_steps.generate(model, count=count, **asked).clamp(-1, 1)
     if isinstance(getattr(model, "network", None), UNet3D):
         task.setdefault("temporal_weight", TEMPORAL_WEIGHT)
     made = tasks.generate(model, count=count, **_asked(tasks.generate, model, digits, weight, seed, task))

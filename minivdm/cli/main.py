@@ -60,6 +60,7 @@ def _train(commands: argparse._SubParsersAction) -> None:
         help="change a field of the configuration; VALUE is JSON or a word (lr=1e-3, network.width=48, optimizer=muon)",
     )
     add("--init", metavar="WEIGHTS", help="start from these weights (a file, a run, a name that ships)")
+    add("--teacher", metavar="WEIGHTS", help="what a student learns from, in place of the weights its recipe names")
     add("--minutes", type=real(0, 1e6), help="stop, and save, after so many minutes")
     add("--reconfigure", action="store_true", help="with --resume: go on with a changed configuration")
 
@@ -83,6 +84,12 @@ def _sample(commands: argparse._SubParsersAction) -> None:
     add = commands.add_parser("sample", help="generate clips from trained weights", parents=parents).add_argument
     add("--count", type=whole(1, 4096), default=8, help="how many clips")
     add("--frames", type=whole(1, 65_536), help="frames per clip; if not given, as in training")
+    add(
+        "--few",
+        type=whole(1, 4096),
+        metavar="N",
+        help="N calls of the network in all, by the student few-N in place of --weights; it has its guidance in it",
+    )
 
 
 def _edits(commands: argparse._SubParsersAction) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 WEIGHTS = "moving-mnist-32"
 #: Of clips made from noise alone; frames that are given hold the others together by themselves.
 TEMPORAL = 0.75
+STEPS = 64
 LARGEST_SEED = 2**62  # torch takes a little more; a batch counts on from here
 #: Values of all clips of a command together, 4 bytes each.
 MOST_VALUES = 1 << 28
@@ -120,7 +121,7 @@ def sampling(sampler: str, labels: str, temporal: float) -> Parser:
         metavar="W",
         help="weight w_f of the guidance towards frames that belong together, 0 = none, which is faster",
     )
-    add("--steps", type=whole(1, 100_000), default=64, help="denoising steps (of each block)")
+    add("--steps", type=whole(1, 100_000), default=STEPS, help="denoising steps (of each block)")
     add("--sampler", choices=SAMPLERS, default=sampler, help="how a step is made")
     add("--eta", type=real(0, 1), default=0.0, help="noise of a ddim step")
     add("--gamma", type=real(0, 1), default=0.1, help="variance of an ancestral step, from the smaller to the larger")

@@ -26,6 +26,7 @@ def train(args: argparse.Namespace) -> int:
             out,
             resume=args.resume,
             init=args.init,
+            teacher=args.teacher,
             device=None if args.device == "auto" else args.device,
             minutes=args.minutes,
             reconfigure=args.reconfigure,

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from minivdm import tasks
-from minivdm.cli import folders
+from minivdm.cli import folders, options
 from minivdm.cli.options import CommandLineError, check_values
 from minivdm.core import Denoise, samplers
 from minivdm.core.gaussian import expand, noise_like
 from minivdm.data import atomic, writing
+from minivdm.systems import few_steps
 from minivdm.training import distributed, pretrained
 
 
@@ -24,6 +25,8 @@ def sample(args: argparse.Namespace) -> int:
     """Generate clips from trained weights and write them as GIF, WebP, MP4 or PNG."""
     out = Output(args, "samples")
     denoise, device = load(args)
+    if few_steps.student_of(denoise) is not None:
+        _as_a_student(args, denoise)
     c, f, h, w = denoise.shape
     f = f if args.frames is None else args.frames
     check_values("--count, --frames", args.count, c, f, h, w)
@@ -88,9 +91,20 @@ def grid(count: int, frames: int, height: int, width: int, kind: str, panels: in
 
 
 def load(args: argparse.Namespace) -> tuple[pretrained.TrainedDenoiser, torch.device]:
-    """The weights on the device that was asked for."""
+    """The weights, or the student of so many steps, on the device that was asked for."""
     _, device = distributed.join(None if args.device == "auto" else args.device)
-    return pretrained.load(args.weights, device), device
+    few = getattr(args, "few", None)
+    return (pretrained.load(args.weights, device) if few is None else few_steps.load(few, device)), device
+
+
+def _as_a_student(args: argparse.Namespace, denoise: pretrained.TrainedDenoiser) -> None:
+    """As many steps as the student knows unless --steps divides them, and no guidance: it was learnt."""
+    asked = None if args.steps == options.STEPS else args.steps
+    args.steps = few_steps.student_sampling(denoise, asked).steps
+    args.weight = args.temporal = 0.0
+    if args.sampler != "ddim" or args.eta:
+        raise CommandLineError("--sampler, --eta: expected ddim without noise, which is what a student has learnt")
+    print(f"a student: {args.steps} calls of the network, guidance as it learnt it")
 
 
 def settings(denoise: pretrained.TrainedDenoiser) -> Any:
