@@ -93,6 +93,8 @@ def _counted(lines: list[list[Any]], stopped: bool) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     failed: list[str] = []
+    if not lines:
+        raise RuntimeError("the calls could not be prepared; tests/properties says why")
     (of, functions), lines = lines[0], lines[1:]
     finished = bool(lines) and lines[-1] == []
     for call, answer in zip(lines[::2], lines[1::2], strict=False):

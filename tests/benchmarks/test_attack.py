@@ -90,3 +90,24 @@ def test_every_option_of_every_command_is_attacked(attack, tmp_path, whole):
     for command in attack.attack_commands.CALLS:
         assert set(attack.attack_commands.options(command)) <= words
     assert len(calls) > 1500 and dataclasses.fields(attack.attack_commands.Recipe)
+
+
+def test_verdicts_on_bad_inputs_are_counted(attack):
+    lines = [
+        [9, 2],
+        ["f", "x", "None"], ["named", "x: expected a number", "", True],
+        ["f", "x", "NaN"], ["NaN", "", "infinite, as it says", False],
+        ["g", "y", "-1"], ["internal", "TypeError: no", "", False],
+        ["g", "y", "1e10"],
+    ]  # fmt: skip
+    found = attack.attack_arguments._counted(lines, stopped=False)
+    assert (found["of"], found["functions"], found["tried"]) == (9, 2, 3)
+    assert found["counts"] == {"with its name": 1, "named": 1, "exception": 1, "internal": 1}
+    assert [line.split(":")[0] for line in found["failed"]] == ["g(y=-1)", "['g', 'y', '1e10']"]
+    assert len(attack.attack_arguments._counted(lines, stopped=True)["failed"]) == 1
+    assert attack._merged(found["reasons"]) == {"`f`: infinite, as it says": 1}
+
+
+def test_bad_inputs_are_tried_in_a_process_of_their_own(attack, tmp_path):
+    found = attack.attack_arguments.run(tmp_path, 0, lambda: len((tmp_path / "answers.jsonl").read_bytes()) > 5000)
+    assert found["failed"] == [] and 0 < found["tried"] < found["of"]
