@@ -220,9 +220,9 @@ def markdown(found: dict[str, Any]) -> str:
     settings = found["settings"]
     about = (
         f"{settings['clips']} clips a row from the same noise and labels, seed {settings['seed']}, "
-        f"{found['hardware']}; the teacher is `{TEACHER}` with w = {WEIGHT:g} and w_f = {TEMPORAL:g}, three evaluations "
-        "a step. In brackets "
-        "95 % intervals over clips, those of ratios paired. Distances are on this project's own encoder, to "
+        f"{found['hardware']}; the teacher is `{TEACHER}` with w = {WEIGHT:g} and w_f = {TEMPORAL:g}, three "
+        "evaluations a step. In brackets 95 % intervals over clips, those of ratios paired. Distances are on this "
+        "project's own encoder, to "
         f"{max(paper_tables.REFERENCE, settings['clips'])} real clips. Command: `{found['command']}`."
     )
     return "\n".join([*lines, "", found["verdict"], "", about]) + "\n"
