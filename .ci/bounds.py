@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Rooms whose tests need nothing but the package, its extras course and data, and the tools below.
 TESTS = ["tests/core", "tests/networks", "tests/exact", "tests/data", "tests/measure", "tests/tasks", "tests/training",
          "tests/cli", "tests/properties", "tests/test_api.py"]  # fmt: skip
-TOOLS = ["pytest", "hypothesis"]
+TOOLS = ["pytest", "hypothesis", "diffusers", "scikit-image", "torchmetrics"]
 SHOWN = ("torch", "numpy", "einops", "safetensors", "tqdm", "pillow", "scipy", "matplotlib", "av")
 
 

@@ -14,7 +14,8 @@ def settings(assignments: list[str]) -> list[str]:
     Raises:
         FileNotFoundError, VideoFileError: no folder, no video in it, or grey and coloured ones.
     """
-    given = {key: _value(raw) for key, _, raw in (text.partition("=") for text in assignments)}
+    texts = [text for text in assignments if isinstance(text, str)]  # of `--set=--`, argparse makes a list
+    given = {key: _value(raw) for key, _, raw in (text.partition("=") for text in texts)}
     if given.get("data") != "folder" or not given.get("path"):
         return []
     from minivdm.data.video_folder import find_channels, find_videos

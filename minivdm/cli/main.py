@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 
 from minivdm.cli import options
 from minivdm.cli.options import Parser, real, whole
@@ -147,7 +148,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args = parser().parse_args(words)
         call = getattr(importlib.import_module(f"minivdm.cli.{CALLS[args.command]}"), args.command)
-        return call(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            return call(args)
     except ModuleNotFoundError as error:
         said = f"{error}; `python -m minivdm doctor` says what is missing"
     except MemoryError as error:
@@ -158,6 +161,11 @@ def main(argv: list[str] | None = None) -> int:
         said = f"{type(error).__name__}: {_one_line(str(error))}"
     print(f"minivdm {command}: {said}".replace("minivdm :", "minivdm:"), file=sys.stderr)
     return 2
+
+
+def _warn(message: Warning | str, *place: object, **more: object) -> None:
+    """A warning in one line; where in the code it comes from tells a user nothing."""
+    print(f"minivdm: {_one_line(str(message))}", file=sys.stderr)
 
 
 def _one_line(text: str) -> str:

@@ -156,6 +156,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "Schedule": (_of_class("Schedule"), "a Schedule"),
     "Law": (_of_class("Law"), "a Law"),
     "Gaussian": (_of_class("Gaussian"), "a Gaussian"),
+    "Reading": (_of_class("Reading"), "a Reading"),
     "Denoise": (
         lambda value: callable(value) and _of_class("Schedule")(getattr(value, "schedule", None)),
         "a denoiser, (z, t) -> x_hat, that carries its noise schedule as .schedule",

@@ -148,6 +148,17 @@ def asked_for(labels: Tensor, videos: Tensor) -> Tensor:
     return labels.to(videos.device).bool()
 
 
+def _reading(videos: Tensor, reading: Reading | None) -> Reading:
+    """The reading at hand, if it can be of these videos, or a new one."""
+    if reading is None:
+        return read(videos)
+    guards.video("videos", videos)
+    if reading.presence.shape != (videos.shape[0], videos.shape[2]):
+        wanted = f"{videos.shape[0]} videos of {videos.shape[2]} frames"
+        raise guards.BadArgument(f"reading: expected one of {wanted}, got one of {tuple(reading.presence.shape)}")
+    return reading
+
+
 def legible(videos: Tensor, labels: Tensor, reading: Reading | None = None) -> Tensor:
     """Whether each clip shows the digits asked for, (b,) bool: the clip's reading is exactly the requested
     set.
@@ -157,7 +168,7 @@ def legible(videos: Tensor, labels: Tensor, reading: Reading | None = None) -> T
             legible.
         reading: of these videos, here and below, where it is at hand; by default `read(videos)`.
     """
-    reading = read(videos) if reading is None else reading
+    reading = _reading(videos, reading)
     return (reading.clip == asked_for(labels, videos)).all(-1)
 
 
@@ -173,7 +184,7 @@ def keeps_identity(videos: Tensor, reading: Reading | None = None) -> Tensor:
     frames the classes with the largest mean logits are those of the whole clip (as many of them as it has), none of
     them clearly absent. A window, not a frame, because two digits that cross cannot be told apart while they overlap.
     """
-    reading = read(videos) if reading is None else reading
+    reading = _reading(videos, reading)
     found = reading.clip
     window = min(WINDOW, videos.shape[2])
     local = reading.logits.unfold(1, window, 1).mean(-1)  # (b, windows, 10)
@@ -199,7 +210,7 @@ def same_in_every_frame(videos: Tensor, labels: Tensor | None = None, reading: R
         videos: (b, 1, f, h, h).
         labels: (b, 10) multi-hot, what the clip has to show; by default what the clip as a whole is read as.
     """
-    reading = read(videos) if reading is None else reading
+    reading = _reading(videos, reading)
     wanted = reading.clip if labels is None else asked_for(labels, videos)
     rank = reading.logits.argsort(-1, descending=True).argsort(-1)  # b f 10
     first = (rank < wanted.sum(-1)[:, None, None]) == wanted[:, None]

@@ -77,7 +77,7 @@ def cases() -> list[Case]:
                      frechet.reader_score, seams.feature_consistency, frechet.clip_features):  # fmt: skip
         add(function, videos=VIDEO)
     for function in (metrics.legible, metrics.legibility, metrics.same_in_every_frame):
-        add(function, videos=VIDEO, labels=DIGITS)
+        add(function, videos=VIDEO, labels=DIGITS, reading=metrics.read(VIDEO))
     add(tracks.rigidity, videos=CLIP, reach=1)
     add(seams.best_of_n, samples=torch.stack([-VIDEO, OTHER]), target=VIDEO, metric=metrics.psnr, larger_is_better=True)
     add(seams.block_seam, videos=VIDEO, seams=[2], of="pixels")
