@@ -60,14 +60,14 @@ def test_distance_of_conditional_samplers_from_the_truth(condition, langevin, re
 
 
 def test_replacement_is_biased_however_many_steps_are_taken():
-    # Eight times the steps of the table: hardly less. 2 %, as above.
+    # Four times the steps of the table: hardly less, and within 2 % of the 0.6481 that eight times the steps leave.
     world = Propagation(VIDEO, SCHEDULE, CONDITIONS["replacement"], OBSERVED)
-    assert VIDEO.wasserstein(world.run(2048)) == pytest.approx(0.6481, rel=0.02)
+    assert VIDEO.wasserstein(world.run(1024)) == pytest.approx(0.6481, rel=0.02)
 
 
 @pytest.mark.parametrize("condition, langevin", [row[:2] for row in TABLE])
 def test_samples_have_the_propagated_law(condition, langevin, generator):
-    n, steps = 2000, 256
+    n, steps = 2000, 64
     world = Propagation(VIDEO, SCHEDULE, CONDITIONS[condition], OBSERVED)
     law = world.run(steps, corrector_law=langevin_law if langevin else None)
 
