@@ -14,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 #: Folders and files that stay with the instructor. Tests and benchmarks' results contain answers.
 KEPT_BACK = ("solutions/", "tests/", ".ci/", "nbgrader_config.py", "CONTRIBUTING.md")
+#: Said in the map of symbols and equations, which names a test for each row.
+WITHOUT_TESTS = "The tests in the last column are the instructor's: this copy does not have them."
 LINK = re.compile(r"\[([^\]]+)\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
 
@@ -46,7 +48,10 @@ def pack(root: Path, out: Path, exercises: bool = True) -> list[str]:
         for name in names:
             data = (root / name).read_bytes()
             if name.endswith(".md"):
-                data = without_dead_links(data.decode(), (root / name).parent, set(names), root).encode()
+                text = without_dead_links(data.decode(), (root / name).parent, set(names), root)
+                if name == "lessons/notation.md":
+                    text = text.replace("\n## ", f"\n{WITHOUT_TESTS}\n\n## ", 1)
+                data = text.encode()
             archive.writestr(f"minivdm/{name}", data)
     return names
 

@@ -60,7 +60,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         f"10 + 1 in `{UNET}`": "a default, and the check names every argument",
         f"128 + 1 in `{UNET}`": "a default, and the check names every argument",
         f"2 + 1 in `{UNET}`": "a default, and the check names every argument",
-        "arguments swapped in `self.head_norm = nn.GroupNorm(8, widths[0])`": "the check's finest level is 8 wide",
+    },
+    "07_guidance projected": {
+        "arguments swapped in `along = dot(push, x_c) / dot(x_c, x_c) * x_c`": "a scalar product is symmetric",
     },
     "03_score_matching posterior_moments": {
         "1 + 1 in `return mean.detach(), sigma**2 / alpha * torch.stack(rows, 1)`": "a covariance is symmetric",

@@ -192,13 +192,16 @@ def test_students_get_what_lies_there_without_answers_and_dead_links(tmp_path):
     (course / "exercises").mkdir()
     (course / "solutions" / "x.ipynb").write_text("answers")
     (course / "exercises" / "x.ipynb").write_text("SEED = 0")
+    (course / "lessons").mkdir()
+    (course / "lessons" / "notation.md").write_text("# The map\n\n## Symbols\n\n`tests/test_x.py`\n")
     (course / "README.md").write_text("[guide](solutions/README.md), [exercises](exercises), [web](https://a.b)")
     subprocess.run(["git", "init", "-q"], cwd=course, check=True)
     subprocess.run(["git", "add", "-A"], cwd=course, check=True)
     (course / "exercises" / "x.ipynb").write_text("SEED = 7")  # changed, and not committed
     names = students.pack(course, tmp_path / "out.zip")
-    assert names == ["README.md", "exercises/x.ipynb"]
+    assert names == ["README.md", "exercises/x.ipynb", "lessons/notation.md"]
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         assert archive.read("minivdm/exercises/x.ipynb") == b"SEED = 7"
         assert archive.read("minivdm/README.md") == b"guide, [exercises](exercises), [web](https://a.b)"
-    assert students.pack(course, tmp_path / "out.zip", exercises=False) == ["README.md"]
+        assert b"this copy does not have them.\n\n## Symbols" in archive.read("minivdm/lessons/notation.md")
+    assert students.pack(course, tmp_path / "out.zip", exercises=False) == ["README.md", "lessons/notation.md"]

@@ -18,6 +18,18 @@ from minivdm.course import checks
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.name for path in (ROOT / "solutions").glob("[0-9]*"))
+#: Coded exercises with nothing to see but the formula itself: no cell puts them to work.
+FORMULAS = {
+    "01_forward_sdes": {"moment_rates", "power_diffusion"},
+    "04_from_elbo_to_mse": {"bits_per_value", "gaussian_diffusion", "full_kl"},
+    "05_v_parameterization": {"min_snr_weight"},
+    "06_samplers": {"log_likelihood", "hutchinson_variances"},
+    "07_guidance": {"weight_at", "flow_variance", "ancestral_variance"},
+    "08_factorized_3d_unet": {"channels_between", "shaw_logits", "best_weights"},
+    "09_training_on_moving_mnist": {"clip_gradients", "mean_time_variances"},
+    "10_extending_videos": {"two_frames", "right_weight"},
+    "11_super_resolution": {"natural_weight"},
+}
 PROJECTS = ("07_guidance", "10_extending_videos", "12_evaluating_video")
 HEADER = re.compile(
     r"^## Exercise (\d\d)\.(\d+) · .+\n\n"
@@ -85,12 +97,35 @@ def test_difficulty_rises_over_the_coded_exercises(name):
     assert coded == sorted(coded) and coded[0] == 1 and coded[-1] >= 4
 
 
+def shows(name: str) -> dict[str, nbformat.NotebookNode]:
+    """The cells that put answers to work, by id."""
+    code = [cell for cell in cells(solution(name)) if cell.cell_type == "code"]
+    return {meta(cell)["grade_id"]: cell for cell in code if meta(cell)["grade_id"].startswith("show_")}
+
+
 @each_assignment
 def test_every_assignment_ends_with_something_that_moves(name):
-    shows = [cell for cell in cells(solution(name)) if meta(cell)["grade_id"] == "show_end"]
-    assert len(shows) == 1 and "stage.ready(" in shows[0].source and "nb.player(" in shows[0].source
-    assert any("text/html" in output.get("data", {}) for output in shows[0].outputs)
-    assert all(len(cell.source.splitlines()) <= 20 for cell in shows)
+    end = shows(name)["show_end"]
+    assert "stage.ready(" in end.source and "nb.player(" in end.source
+    assert any("text/html" in output.get("data", {}) for output in end.outputs)
+
+
+@each_assignment
+def test_answers_are_put_to_work(name):
+    """Below its check, or with others in the end; until it is written the cell says so, and nothing else."""
+    found = cells(solution(name))
+    ids = [meta(cell)["grade_id"] for cell in found]
+    end = shows(name)["show_end"].source
+    for function in mutation.solutions(name)[1]:
+        own = f"show_{function}"
+        if own in ids:
+            assert ids[ids.index(own) - 1] == f"check_{function}"
+            assert found[ids.index(own)].source.startswith(f"if stage.ready({function}):")
+            assert found[ids.index(own)].outputs
+        elif function not in FORMULAS.get(name, ()):
+            ready = re.search(r"stage\.ready\(([^)]*)\)", end)
+            assert ready and function in ready[1].split(", "), f"{function} is not put to work"
+    assert all(len(cell.source.splitlines()) <= 20 for cell in shows(name).values())
 
 
 @each_assignment

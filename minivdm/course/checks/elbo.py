@@ -10,7 +10,8 @@ from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.distributions import MultivariateNormal, kl_divergence
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
+from torch.nn import functional
 
 from minivdm.core import CosineSchedule, LinearSchedule, Schedule, SubVPSchedule, VESchedule
 from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, ordered_pair, uniform, video
@@ -26,49 +27,96 @@ def _sum(values: Tensor) -> Tensor:
 
 def _price_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
+    kappa = float(uniform(g, 1.5, 3.0))
     for dtype in (torch.float64, torch.float32):
         s, t = ordered_pair(g)
         levels = (CosineSchedule().log_snr(t).to(dtype), CosineSchedule().log_snr(s).to(dtype))
-        yield Case(f"{name_of(dtype)}, clips of 3 frames", (video(g, dtype=dtype), video(g, dtype=dtype), *levels))
+        clips = video(g, dtype=dtype), video(g, dtype=dtype)
+        yield Case(f"{name_of(dtype)}, clips of 3 frames, kappa = 1", (*clips, *levels, 1.0))
+        yield Case(f"{name_of(dtype)}, clips of 3 frames, kappa = {kappa:.2f}", (*clips, *levels, kappa))
     s, t = ordered_pair(g)
     levels = (LinearSchedule().log_snr(t), LinearSchedule().log_snr(s))
-    yield Case("one clip, one frame", (video(g, 1, 1, 1, 3, 3), video(g, 1, 1, 1, 3, 3), *levels))
+    yield Case("one clip, one frame, kappa = 0.4", (video(g, 1, 1, 1, 3, 3), video(g, 1, 1, 1, 3, 3), *levels, 0.4))
     x = video(g, 5, 2)
-    yield Case("points, guessed right", (x, x.clone(), *levels))
-    yield Case("points, a step without gain", (x, video(g, 5, 2), levels[0], levels[0].clone()))
+    yield Case("points, guessed right, kappa = 2", (x, x.clone(), *levels, 2.0))
+    yield Case("points, a step without gain", (x, video(g, 5, 2), levels[0], levels[0].clone(), 1.0))
+
+
+def _gain(s: Tensor, t: Tensor) -> Tensor:
+    return (s.exp() - t.exp()) / 2
+
+
+def _misfit(kappa: float, d: int) -> float:
+    return d / 2 * (1 / kappa - 1 + math.log(kappa))
 
 
 def _priced(
-    price: Callable[[Tensor, Tensor], Tensor], reduce: Callable[[Tensor], Tensor] = _sum
+    price: Callable[[Tensor, Tensor], Tensor] = _gain,
+    reduce: Callable[[Tensor], Tensor] = _sum,
+    spread: Callable[[float, int], float] = _misfit,
+    power: int = -1,
 ) -> Callable[..., Tensor]:
-    return lambda x, x_hat, at_t, at_s: price(at_s, at_t) * reduce((x - x_hat) ** 2)
+    """price: (at s, at t) -> gain; spread: (kappa, d) -> cost of the wrong variance; power: of kappa, on the error."""
+
+    def answer(x: Tensor, x_hat: Tensor, at_t: Tensor, at_s: Tensor, kappa: float) -> Tensor:
+        return price(at_s, at_t) * reduce((x - x_hat) ** 2) * kappa**power + spread(kappa, x[0].numel())
+
+    return answer
+
+
+def _by_hand(x: Tensor, x_hat: Tensor, at_t: Tensor, at_s: Tensor, kappa: float) -> Tensor:
+    """By torch's own KL of normal laws, value by value; the variance of the step is 1, the means lie accordingly."""
+    away = (x - x_hat).double() * (at_s.double().exp() - at_t.double().exp()).sqrt()
+    narrow, wide = (torch.full_like(away, std) for std in (1.0, kappa**0.5))
+    return _sum(kl_divergence(Normal(away, narrow), Normal(0 * away, wide))).to(x.dtype)
 
 
 step_price = Check(
     "step_price",
-    _priced(lambda s, t: (s.exp() - t.exp()) / 2),
+    _by_hand,
     _price_cases,
     [
         Wrong(
-            _priced(lambda s, t: (t.exp() - s.exp()) / 2),
+            _priced(lambda s, t: -_gain(s, t)),
             "your price is negative: s is the cleaner end, so its signal-to-noise ratio is the larger one.",
         ),
-        Wrong(_priced(lambda s, t: s.exp() - t.exp()), "a factor one half is missing; where does (4.3) have it?"),
+        Wrong(_priced(lambda s, t: 2 * _gain(s, t)), "a factor one half is missing; where does (4.3) have it?"),
         Wrong(
             _priced(lambda s, t: (s - t) / 2),
             "you take the difference of the log-SNRs; (4.6) has that of the ratios themselves.",
         ),
         Wrong(
-            _priced(lambda s, t: (s.exp() - t.exp()) / 2, lambda e: e.flatten(1).mean(1)),
+            _priced(reduce=lambda e: e.flatten(1).mean(1)),
             "you average over the values; a squared norm is their sum.",
         ),
         Wrong(
-            lambda x, x_hat, t, s: ((s.exp() - t.exp()) / 2 * _sum((x - x_hat) ** 2)).mean(),
+            lambda *arguments: _priced()(*arguments).mean(),
             "you average over the samples; one price for each was asked for.",
         ),
         Wrong(
-            _priced(lambda s, t: (s.exp() - t.exp()) / 2, lambda e: _sum(e).sqrt()),
+            _priced(reduce=lambda e: _sum(e).sqrt()),
             "you multiply by the distance; the price grows with its square.",
+        ),
+        Wrong(
+            _priced(spread=lambda kappa, d: 0.0, power=0),
+            "this is (4.6), for the right variance: kappa does not enter your price.",
+        ),
+        Wrong(
+            _priced(spread=lambda kappa, d: 0.0),
+            "you count the distance of the means alone: by (4.3) a wrong variance costs something even if the guess is "
+            "right.",
+        ),
+        Wrong(
+            _priced(spread=lambda kappa, d: _misfit(kappa, 1)),
+            "each of the d values pays for the wrong variance; you count it once.",
+        ),
+        Wrong(
+            _priced(spread=lambda kappa, d: d / 2 * (kappa - 1 - math.log(kappa))),
+            "your two variances are exchanged: in (4.3) the model's variance is the one that is divided by.",
+        ),
+        Wrong(
+            _priced(power=0),
+            "your distance of the means is divided by the true variance; (4.3) divides it by the model's.",
         ),
     ],
 )
@@ -104,7 +152,7 @@ def _last(find: Callable[[Tensor, int], Tensor]) -> Callable[..., tuple[Tensor, 
 
 
 def _spread(at_1: Tensor, d: int) -> Tensor:
-    return d / 2 * (torch.sigmoid(-at_1) - 1 - torch.nn.functional.logsigmoid(-at_1))
+    return d / 2 * (torch.sigmoid(-at_1) - 1 - functional.logsigmoid(-at_1))
 
 
 both_ends = Check(
@@ -123,6 +171,21 @@ both_ends = Check(
         Wrong(
             _prior(lambda size, at_1, d: torch.sigmoid(at_1) * size / 2 + _spread(at_1, 1)),
             "each of the d values has its share of the wrong spread; you count it once.",
+        ),
+        Wrong(
+            _prior(
+                lambda size, at_1, d: (
+                    torch.sigmoid(at_1) * size / 2 + _spread(at_1, d) + d / 4 * functional.logsigmoid(-at_1)
+                )
+            ),
+            "you take the logarithm of σ₁; the spread has that of the variance, log σ₁², which is twice as much.",
+        ),
+        Wrong(
+            lambda x, at_0, at_1: (
+                torch.sigmoid(at_1) * _sum(x**2) / 2 + _spread(at_1, x.numel()),
+                x.numel() * (1 + math.log(2 * math.pi) - at_0) / 2,
+            ),
+            "your d counts the values of all clips of the batch, x.numel(); each clip has x[0].numel() of them.",
         ),
         Wrong(
             _prior(lambda size, at_1, d: torch.sigmoid(at_1) * size + _spread(at_1, d)),

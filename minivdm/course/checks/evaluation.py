@@ -20,71 +20,111 @@ def _psnr_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
         x = uniform(g, -1, 1, 2, 1, 3, 4, 4)
-        size = uniform(g, 0.02, 0.6, 1, 1, 3, 1, 1)  # some frames are worse than others
-        yield Case(f"{name_of(dtype)}, clips of 3 frames", ((x + size * video(g, *x.shape)).to(dtype), x.to(dtype)))
+        size = uniform(g, 0.02, 0.6, 3, 2, 1, 3, 1, 1)  # some samples, and some frames, are worse than others
+        yield Case(
+            f"{name_of(dtype)}, three samples of two clips", ((x + size * video(g, 3, *x.shape)).to(dtype), x.to(dtype))
+        )
     x = uniform(g, -1, 1, 3, 3, 4, 2, 5)
-    yield Case("three channels, frames of 2x5", (x + 0.3 * uniform(g, 0.1, 1, 3, 1, 4, 1, 1) * video(g, *x.shape), x))
+    noise = uniform(g, 0.1, 1, 2, 3, 1, 4, 1, 1) * video(g, 2, *x.shape)
+    yield Case("two samples, three channels, frames of 2x5", (x + 0.3 * noise, x))
     x = uniform(g, -1, 1, 1, 1, 1, 4, 4)
-    yield Case("one clip of one frame", (x + 0.1 * video(g, *x.shape), x))
+    yield Case("one sample of one clip of one frame", (x[None] + 0.1 * video(g, 1, *x.shape), x))
     x = uniform(g, -1, 1, 2, 1, 2, 4, 4)
-    y = x + 0.2 * video(g, *x.shape)
-    y[0, :, 1] = x[0, :, 1]
-    yield Case("a clip with one perfect frame", (y, x))
+    samples = x + 0.2 * video(g, 4, *x.shape)
+    samples[2, 1] = x[1]
+    yield Case("four samples, one of them perfect", (samples, x))
 
 
-def _psnr(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    return metrics.psnr(prediction, target).mean(1), metrics.psnr(prediction, target, of="clip")
+def _psnr(samples: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    best = torch.stack([metrics.psnr(sample, target, of="clip") for sample in samples]).amax(0)
+    return best, metrics.psnr(samples.mean(0), target, of="clip")
 
 
 def _decibels(
-    error: Callable[[Tensor], Tensor], log: Callable[[Tensor], Tensor] = lambda e: -10 * e.log10()
+    error: Callable[[Tensor], Tensor] = lambda d: d.square().flatten(-4).mean(-1),
+    log: Callable[[Tensor], Tensor] = lambda e: -10 * e.log10(),
+    best: Callable[[Tensor], Tensor] = lambda decibels: decibels.amax(0),
+    scale: float = 2.0,
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The two PSNRs of (b, f) errors that are made of the difference of two videos in [0, 1]."""
+    """error: of a difference (..., c, f, h, w); best: of the PSNRs (k, b)."""
 
-    def answer(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        e = error((prediction - target) / 2)
-        return log(e).mean(1), log(e.mean(1))
+    def answer(samples: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        one, mean = (log(error((part - target) / scale)) for part in (samples, samples.mean(0)))
+        return best(one), mean
 
     return answer
 
 
-def _mse(d: Tensor) -> Tensor:
-    return d.square().mean((1, 3, 4))
+def _by_frames(samples: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    of_samples = torch.stack([metrics.psnr(sample, target) for sample in samples])  # k b f
+    return of_samples.mean(2).amax(0), metrics.psnr(samples.mean(0), target).mean(1)
 
 
-psnr = Check(
-    "psnr",
+def _best_frames(samples: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    errors = ((samples - target) / 2).square().mean((2, 4, 5))  # k b f
+    return -10 * errors.amin(0).mean(1).log10(), _psnr(samples, target)[1]
+
+
+def _mean_error(samples: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    errors = ((samples - target) / 2).square().flatten(2).mean(2)
+    return _psnr(samples, target)[0], -10 * errors.mean(0).log10()
+
+
+psnr_of_samples = Check(
+    "psnr_of_samples",
     _psnr,
     _psnr_cases,
     [
         Wrong(
-            _decibels(lambda d: _mse(2 * d)),
+            _decibels(scale=1.0),
             "you are 6.02 dB too low: these pixels go from -1 to 1, but PSNR compares pixels in [0, 1], where "
             "differences are half as large.",
         ),
         Wrong(
-            _decibels(lambda d: d.square().sum((1, 3, 4))),
-            "you add the squares of a frame up; PSNR takes their mean over the pixels (and channels).",
+            _decibels(lambda d: d.square().flatten(-4).sum(-1)),
+            "you add the squares of a clip up; PSNR takes their mean.",
         ),
         Wrong(
-            _decibels(_mse, lambda e: 10 * e.log10()), "the sign is wrong: a smaller error should give a larger PSNR."
+            _decibels(log=lambda e: 10 * e.log10(), best=lambda decibels: decibels.amin(0)),
+            "the sign is wrong: a smaller error should give a larger PSNR.",
         ),
         Wrong(
-            _decibels(_mse, lambda e: -20 * e.log10()),
+            _decibels(log=lambda e: -20 * e.log10()),
             "you have 20 decibels per factor 10 of the squared error; 20 belongs to its root.",
         ),
         Wrong(
-            _decibels(_mse, lambda e: -10 * e.log()),
+            _decibels(log=lambda e: -10 * e.log()),
             "you use the natural logarithm; decibels are counted with the logarithm to base 10.",
         ),
         Wrong(
-            lambda y, x: (_psnr(y, x)[1], _psnr(y, x)[0]),
-            "the two results are exchanged: by Jensen's inequality the PSNR of the clip is the smaller one.",
+            _decibels(best=lambda decibels: decibels.amin(0)),
+            "your first result is the worst of the samples: the best one has the largest PSNR.",
+        ),
+        Wrong(_decibels(best=lambda decibels: decibels.mean(0)), "your first result is the mean over the samples."),
+        Wrong(
+            _decibels(best=lambda decibels: decibels.amax(0).mean().expand(decibels.shape[1])),
+            "you average over the clips; one number for each clip is asked for.",
         ),
         Wrong(
-            lambda y, x: (_psnr(y, x)[1],) * 2,
-            "your first result is the PSNR of the mean error too: take the logarithm of each frame's error before "
-            "you average.",
+            _decibels(best=lambda decibels: decibels[decibels.mean(1).argmax()]),
+            "you choose one sample for the whole batch; the best one of k is chosen for each clip.",
+        ),
+        Wrong(
+            _best_frames,
+            "you choose the best sample frame by frame; then the prediction is put together from several futures.",
+        ),
+        Wrong(
+            _mean_error,
+            "your second result is the PSNR of the samples' mean error; it is the *samples* that are averaged, and "
+            "their average is one prediction.",
+        ),
+        Wrong(
+            _by_frames,
+            "you average the PSNRs of the frames, (12.1); asked is the PSNR of the clip's mean error, (12.2).",
+        ),
+        Wrong(
+            lambda samples, target: _psnr(samples, target)[::-1],
+            "the two results are exchanged: the best of k first.",
         ),
     ],
 )
@@ -244,6 +284,12 @@ ssim = Check(
             "the frame.",
         ),
         Wrong(
+            lambda x, y, w: _ssim(x, y, w.flip(0, 1)),
+            "your window is flipped, as in a convolution of mathematics; w_ij belongs to the pixel i rows below and j "
+            "columns right of the corner.",
+        ),
+        Wrong(lambda x, y, w: _ssim(x, y, w.T), "your window is transposed: its first index counts rows."),
+        Wrong(
             lambda x, y, w: _ssim(x, y, w, join=lambda light, structure: structure),
             "the first factor of (12.3), that of the means, is missing.",
         ),
@@ -254,83 +300,82 @@ ssim = Check(
 # ---- Fréchet distance ----------------------------------------------------------------------------------------
 
 
-def _covariance(g: torch.Generator, d: int, rank: int | None = None) -> Tensor:
-    factors = video(g, d, rank or d + 2)
-    return factors @ factors.T / factors.shape[1]
-
-
 def _frechet_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
-        laws = video(g, 4), _covariance(g, 4), video(g, 4), _covariance(g, 4)
-        yield Case(f"{name_of(dtype)}, 4 features", tuple(part.to(dtype) for part in laws))
-    yield Case("one feature", (video(g, 1), uniform(g, 0.2, 1, 1, 1), video(g, 1), uniform(g, 2, 4, 1, 1)))
-    yield Case(
-        "covariances with null directions, as of fewer samples than features",
-        (video(g, 5), _covariance(g, 5, 2), video(g, 5), _covariance(g, 5, 3)),
-    )
-    mean, covariance = video(g, 3), _covariance(g, 3)
-    yield Case("a law with itself", (mean, covariance, mean.clone(), covariance.clone()))
+        x, y = video(g, 9, 4) @ video(g, 4, 4) + 0.5, video(g, 7, 4)
+        yield Case(f"{name_of(dtype)}, 9 and 7 clips, 4 features", (x.to(dtype), y.to(dtype)))
+    yield Case("one feature", (2 * video(g, 6, 1), video(g, 5, 1) + 1))
+    yield Case("3 and 5 clips, 40 features", (video(g, 3, 40), 0.5 * video(g, 5, 40) - 0.2))
+    x = video(g, 6, 3)
+    yield Case("a set with itself", (x, x.clone()))
+    yield Case("a set, moved", (x, x + torch.tensor([1.0, -2.0, 0.5]).double()))
 
 
-def _frechet(m1: Tensor, c1: Tensor, m2: Tensor, c2: Tensor) -> Tensor:
-    squared = exact.wasserstein(exact.Law(m1.double(), c1.double()), exact.Law(m2.double(), c2.double())) ** 2
-    return torch.tensor(squared, dtype=m1.dtype)
+def _law(x: Tensor) -> exact.Law:
+    x = x.double()
+    return exact.Law(x.mean(0), torch.cov(x.T).reshape(x.shape[1], x.shape[1]))
 
 
-def _made_of(cross: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """(12.6) with another trace behind its -2."""
-    return lambda m1, c1, m2, c2: (m1 - m2).square().sum() + c1.trace() + c2.trace() - 2 * cross(c1, c2)
+def _frechet(x: Tensor, y: Tensor) -> Tensor:
+    """By means and covariances, written out."""
+    return torch.tensor(exact.wasserstein(_law(x), _law(y)) ** 2, dtype=x.dtype)
 
 
-def _root(covariance: Tensor) -> Tensor:
-    """The symmetric square root of a covariance."""
-    values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp(min=0).sqrt() @ vectors.mT
+def _thin(
+    cross: Callable[[Tensor, Tensor], Tensor] = lambda a, b: torch.linalg.svdvals(a @ b.mT).sum(),
+    less: int = 1,
+    centred: bool = True,
+    share: float = 2.0,
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """cross: of the two centred and scaled sets -> the last trace; less: what is taken off n."""
+
+    def answer(x: Tensor, y: Tensor) -> Tensor:
+        a, b = ((part - part.mean(0) * centred) / (len(part) - less) ** 0.5 for part in (x, y))
+        away = (x.mean(0) - y.mean(0)).square().sum()
+        return away + a.square().sum() + b.square().sum() - share * cross(a, b)
+
+    return answer
 
 
-def _cross(c1: Tensor, c2: Tensor) -> Tensor:
-    root = _root(c1)
-    return _root(root @ c2 @ root).trace()
-
-
-def _careless(c1: Tensor, c2: Tensor) -> Tensor:
-    """NaN where c1 is singular."""
-    return _cross(c1, c2) if bool((torch.linalg.eigvalsh(c1) > 1e-9).all()) else c1.new_tensor(math.nan)
-
-
-frechet = Check(
-    "frechet",
+frechet_of_features = Check(
+    "frechet_of_features",
     _frechet,
     _frechet_cases,
     [
-        Wrong(lambda *law: _frechet(*law).sqrt(), "you took the root at the end: (12.6) is the squared distance."),
         Wrong(
-            _made_of(lambda c1, c2: (c1.diagonal() * c2.diagonal()).sqrt().sum()),
-            "you use the variances alone, as if the features were independent (or you took roots entry by entry): "
-            "(12.6) has the root of a matrix.",
+            lambda x, y: _thin()(x, y).clamp(min=1e-12).sqrt(),
+            "you took the root at the end: (12.6) is the squared distance.",
         ),
         Wrong(
-            _made_of(lambda c1, c2: (c1 @ c2).trace()),
-            "you have the trace of the product itself; the root of that matrix, whose eigenvalues are the roots of "
-            "its eigenvalues, is missing.",
+            _thin(less=0),
+            "you divide by n; an unbiased covariance divides by n − 1.",
+        ),
+        Wrong(_thin(centred=False), "you forgot to take the mean of a set from its features before you multiply them."),
+        Wrong(
+            _thin(lambda a, b: (a @ b.mT).square().sum()),
+            "you have the trace of the product of the covariances; the root of that matrix is missing: singular "
+            "values, not their squares.",
         ),
         Wrong(
-            _made_of(lambda c1, c2: (_root(c1) @ _root(c2)).trace()),
-            "the trace of the product of the two roots is right only where the covariances commute.",
+            _thin(lambda a, b: (a @ b.mT).square().sum().sqrt()),
+            "you took the root of a trace; (12.6) has the trace of a root: the *sum* of the singular values.",
         ),
         Wrong(
-            _made_of(lambda c1, c2: (_root(c1) @ c2 @ _root(c1)).trace().sqrt()),
-            "you took the root of a trace; (12.6) has the trace of a root.",
+            _thin(lambda a, b: (a.square().sum(0) * b.square().sum(0)).sqrt().sum()),
+            "you use the variances alone, as if the features were independent: (12.6) has the root of a matrix.",
         ),
         Wrong(
-            _made_of(lambda c1, c2: _cross(c1, c2) / 2),
-            "the last trace of (12.6) comes twice: the distance of a law to itself must be 0.",
+            _thin(share=1.0),
+            "the last trace of (12.6) comes twice: the distance of a set to itself must be 0.",
         ),
         Wrong(
-            _made_of(_careless),
-            "where a covariance has null directions you get NaN: rounding makes eigenvalues that should be 0 a bit "
-            "negative, and they have no root.",
+            _thin(lambda a, b: torch.linalg.svdvals(a.mT @ a @ b.mT @ b).sum()),
+            "these are singular values of the product of the covariances; the root asks for those of one factor each.",
+        ),
+        Wrong(
+            lambda x, y: _thin()(x, y) - (x.mean(0) - y.mean(0)).square().sum(),
+            "the distance of the two means is missing.",
         ),
     ],
     relative=1e-4,

@@ -39,12 +39,13 @@ def _seam_cases(seed: int) -> Iterator[Case]:
     loud = torch.tensor([0.2, 2.0], dtype=torch.float64).reshape(2, 1, 1, 1, 1)
     yield Case("a quiet and a loud clip, two seams, the later one first", (loud * video(g, 2, 2, 7, 3, 3), [5, 2]))
     yield Case("one clip, a seam at each end", (video(g, 1, 1, 5, 2, 2), [1, 4]))
+    yield Case("a seam that is named twice", (video(g, 2, 1, 6, 2, 2), [4, 2, 4]))
 
 
 def _seam(videos: Tensor, seams: list[int]) -> Tensor:
     change = [(videos[:, :, k] - videos[:, :, k - 1]).square().mean() for k in range(1, videos.shape[2])]
     others = [value for k, value in enumerate(change, 1) if k not in seams]
-    return torch.stack([change[k - 1] for k in seams]).mean() / torch.stack(others).mean()
+    return torch.stack([change[k - 1] for k in sorted(set(seams))]).mean() / torch.stack(others).mean()
 
 
 def _scored(score: Callable[[Tensor, Tensor], Tensor], shift: int = 0, power: int = 2) -> Callable[..., Tensor]:
@@ -61,6 +62,12 @@ def _scored(score: Callable[[Tensor, Tensor], Tensor], shift: int = 0, power: in
 
 def _ratio(change: Tensor, at: Tensor) -> Tensor:
     return change[:, at].mean() / change[:, ~at].mean()
+
+
+def _named_twice(videos: Tensor, seams: list[int]) -> Tensor:
+    change = videos.diff(dim=2).square().mean(dim=(0, 1, 3, 4))
+    others = [k - 1 for k in range(1, videos.shape[2]) if k not in seams]
+    return change[[seam - 1 for seam in seams]].mean() / change[others].mean()
 
 
 seam_score = Check(
@@ -86,6 +93,10 @@ seam_score = Check(
             _scored(lambda change, at: change[:, at].sum() / change[:, ~at].sum()),
             "you compare sums. There are fewer seams than other frames, so both have to be means.",
         ),
+        Wrong(
+            _named_twice,
+            "a seam that is named twice counts twice in your mean: `seams` says where seams are, not how often.",
+        ),
     ],
 )
 
@@ -93,16 +104,106 @@ seam_score = Check(
 # ---- replacement ---------------------------------------------------------------------------------------------
 
 
-def _fresh_cases(seed: int) -> Iterator[Case]:
+def _masked_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     s, t = ordered_pair(g)
     for dtype in FLOATS:
-        z, x_a, e = (video(g, 2, 1, n, 4, 4, dtype=dtype) for n in (6, 3, 3))
-        yield Case(f"{name_of(dtype)}, frames 0 to 2 of 6", (z, x_a, e, [0, 1, 2], t, s, COSINE))
-    z, x_a, e = (video(g, 3, 2, n, 3, 3) for n in (5, 2, 2))
-    yield Case("frames 4 and 1 of 5, from t = 1", (z, x_a, e, [4, 1], 1.0, s, LINEAR))
-    yield Case("to s = 0", (z, x_a, e, [0, 2], t, 0.0, COSINE))
-    yield Case("one clip, one frame of two", (z[:1, :, :2], x_a[:1, :, :1], e[:1, :, :1], [1], t, s, COSINE))
+        z, x, e = (video(g, 2, 1, 6, 4, 4, dtype=dtype) for _ in range(3))
+        given = torch.rand(2, 1, 6, 4, 4, generator=g) < 0.4
+        if dtype == torch.float64:
+            yield Case("single pixels of 6 frames, x at hand everywhere", (z, x, e, given, t, s, COSINE))
+        yield Case(f"{name_of(dtype)}, single pixels of 6 frames", (z, _unknown(x, given), e, given, t, s, COSINE))
+    z, x, e = (video(g, 3, 2, 5, 3, 3) for _ in range(3))
+    whole = torch.tensor([False, True, False, False, True]).reshape(1, 1, 5, 1, 1)
+    yield Case("frames 1 and 4 of 5, from t = 1", (z, _unknown(x, whole), e, whole, 1.0, s, LINEAR))
+    left = torch.tensor([True, False, False])
+    yield Case("the left column, to s = 0", (z, _unknown(x, left), e, left, t, 0.0, COSINE))
+    yield Case("all pixels of one clip", (z[:1], x[:1], e[:1], torch.ones(1, dtype=torch.bool), t, s, COSINE))
+
+
+def _unknown(x: Tensor, given: Tensor) -> Tensor:
+    """x where it is given, and NaN where nobody knows it."""
+    return x.masked_fill(~given, torch.nan)
+
+
+def _masked(draw: Callable[..., Tensor], clean: bool = True) -> Callable[..., Tensor]:
+    """draw: (x, noise, t, s, schedule) -> values of the given pixels."""
+
+    def answer(z: Tensor, x: Tensor, e: Tensor, given: Tensor, t: float, s: float, schedule: Schedule) -> Tensor:
+        return torch.where(given, x if s == 0 and clean else draw(x, e, t, s, schedule), z)
+
+    return answer
+
+
+def _diffused(x: Tensor, e: Tensor, t: float, s: float, schedule: Schedule) -> Tensor:
+    return gaussian.diffuse(x, s, schedule, e)
+
+
+def _number(value: Tensor, like: Tensor) -> Tensor:
+    return value.to(like.dtype)
+
+
+masked_replacement = Check(
+    "masked_replacement",
+    _masked(_diffused),
+    _masked_cases,
+    [
+        Wrong(
+            _masked(lambda x, e, t, s, schedule: gaussian.diffuse(x, t, schedule, e)),
+            "you noise what is given to t. The step has left t: at which level is the latent now?",
+        ),
+        Wrong(
+            _masked(_diffused, clean=False),
+            "at s = 0 noise is left in what is given: a truncated schedule has some there, clean data do not.",
+        ),
+        Wrong(
+            _masked(lambda x, e, t, s, schedule: x),
+            "you put in the clean pixels; next to noisy ones at level s, a model has never seen such a latent.",
+        ),
+        Wrong(
+            _masked(lambda x, e, t, s, schedule: x + _number(schedule.sigma(s), x) * e),
+            "your given pixels keep scale 1: at level s the signal has scale alpha_s.",
+        ),
+        Wrong(
+            _masked(lambda x, e, t, s, schedule: gaussian.diffuse(x, s, schedule, _number(schedule.sigma(s), e) * e)),
+            "you scale the noise by a variance, sigma_s²; a standard deviation belongs there.",
+        ),
+        Wrong(
+            lambda z, x, e, given, *rest: (
+                given.to(z.dtype) * _masked(_diffused)(z, x, e, torch.ones_like(given), *rest)
+                + (~given).to(z.dtype) * z
+            ),
+            "you multiply by the mask and add: where nothing is known x is NaN, and 0 times NaN is NaN. Choose, with "
+            "torch.where.",
+        ),
+        Wrong(
+            lambda z, x, e, given, *rest: _masked(_diffused)(z, x.nan_to_num(), e, ~given, *rest),
+            "you overwrite what is *not* given.",
+        ),
+        Wrong(
+            lambda z, x, e, given, *rest: _masked(_diffused)(z, x, e, torch.ones_like(given), *rest),
+            "you overwrite everything: where nothing is given, the latent stays what the step made of it.",
+        ),
+    ],
+    new=True,
+)
+
+
+def _path_cases(seed: int) -> Iterator[Case]:
+    g = generator(seed)
+    s, t = ordered_pair(g)
+    share = float(uniform(g, 0.3, 0.7))
+    for dtype in FLOATS:
+        z_s, z_t, x_a, e = (video(g, 2, 1, n, 4, 4, dtype=dtype) for n in (6, 6, 3, 3))
+        yield Case(
+            f"{name_of(dtype)}, frames 0 to 2 of 6, share {share:.2f}",
+            (z_s, z_t, x_a, e, [0, 1, 2], t, s, COSINE, share),
+        )
+    z_s, z_t, x_a, e = (video(g, 3, 2, n, 3, 3) for n in (5, 5, 2, 2))
+    yield Case("frames 4 and 1 of 5, from t = 1", (z_s, z_t, x_a, e, [4, 1], 1.0, s, LINEAR, share))
+    one = (z_s[:1, :, :2], z_t[:1, :, :2], x_a[:1, :, :1], e[:1, :, :1])
+    yield Case("one clip, one frame of two, nothing fresh", (*one, [1], t, s, COSINE, 0.0))
+    yield Case("all of it fresh", (*one, [1], t, s, COSINE, 1.0))
 
 
 def _put(z: Tensor, frames: Any, values: Tensor) -> Tensor:
@@ -111,136 +212,62 @@ def _put(z: Tensor, frames: Any, values: Tensor) -> Tensor:
     return z
 
 
-def _given(draw: Callable[..., Tensor], clean: bool = True) -> Callable[..., Tensor]:
-    """draw: (x_a, noise, t, s, schedule) -> values of the observed frames."""
-
-    def answer(z: Tensor, x_a: Tensor, e: Tensor, frames: Any, t: float, s: float, schedule: Schedule) -> Tensor:
-        return _put(z, frames, x_a if s == 0 and clean else draw(x_a, e, t, s, schedule))
-
-    return answer
-
-
-def _diffused(x_a: Tensor, e: Tensor, t: float, s: float, schedule: Schedule) -> Tensor:
-    return gaussian.diffuse(x_a, s, schedule, e)
-
-
-def _leading(z: Tensor, x_a: Tensor, e: Tensor, frames: Any, t: float, s: float, schedule: Schedule) -> Tensor:
-    return _given(_diffused)(z, x_a, e, range(x_a.shape[2]), t, s, schedule)
-
-
-def _number(value: Tensor, like: Tensor) -> Tensor:
-    return value.to(like.dtype)
-
-
-fresh_replacement = Check(
-    "fresh_replacement",
-    _given(_diffused),
-    _fresh_cases,
-    [
-        Wrong(
-            _given(lambda x, e, t, s, schedule: gaussian.diffuse(x, t, schedule, e)),
-            "you noise the given frames to t. The step has left t: at which level is the latent now?",
-        ),
-        Wrong(
-            _given(_diffused, clean=False),
-            "at s = 0 noise is left in the given frames: a truncated schedule has some there, clean data do not.",
-        ),
-        Wrong(
-            _given(lambda x, e, t, s, schedule: x),
-            "you put in the clean frames; next to noisy ones at level s, a model has never seen such a latent.",
-        ),
-        Wrong(
-            _given(lambda x, e, t, s, schedule: x + _number(schedule.sigma(s), x) * e),
-            "your given frames keep scale 1: at level s the signal has scale alpha_s.",
-        ),
-        Wrong(
-            _given(lambda x, e, t, s, schedule: gaussian.diffuse(x, s, schedule, _number(schedule.sigma(s), e) * e)),
-            "you scale the noise by a variance, sigma_s²; a standard deviation belongs there.",
-        ),
-        Wrong(_leading, "you overwrite the leading frames: `frames` says which ones are given."),
-        Wrong(
-            lambda z, x, e, frames, *rest: _given(_diffused)(z, x, e, sorted(frames), *rest),
-            "you sort the frames: `frames` is in the order of the frames of x_a, and need not rise.",
-        ),
-    ],
-)
-
-
-def _posterior_cases(seed: int) -> Iterator[Case]:
-    g = generator(seed)
-    s, t = ordered_pair(g)
-    for dtype in FLOATS:
-        z_s, z_t, x_a, e = (video(g, 2, 1, n, 4, 4, dtype=dtype) for n in (6, 6, 3, 3))
-        yield Case(f"{name_of(dtype)}, frames 0 to 2 of 6", (z_s, z_t, x_a, e, [0, 1, 2], t, s, COSINE))
-    z_s, z_t, x_a, e = (video(g, 3, 2, n, 3, 3) for n in (5, 5, 2, 2))
-    yield Case("frames 4 and 1 of 5, from t = 1", (z_s, z_t, x_a, e, [4, 1], 1.0, s, LINEAR))
-    one = (z_s[:1, :, :2], z_t[:1, :, :2], x_a[:1, :, :1], e[:1, :, :1])
-    yield Case("one clip, one frame of two", (*one, [1], t, s, COSINE))
-
-
-def _posterior(draw: Callable[..., Tensor] | None = None, before: bool = True) -> Callable[..., Tensor]:
-    """draw: (mean, variance, noise) -> value. before: whether z^a is that of the level before."""
+def _path(
+    value: Callable[..., Tensor], before: bool = True, order: Callable[[Any], Any] = lambda frames: frames
+) -> Callable[..., Tensor]:
+    """value: (z_t^a, x_a, fresh noise, alpha and sigma of t and s, share) -> what is put in."""
 
     def answer(
-        z_s: Tensor, z_t: Tensor, x_a: Tensor, e: Tensor, frames: Any, t: float, s: float, schedule: Schedule
+        z_s: Tensor, z_t: Tensor, x_a: Tensor, e: Tensor, frames: Any, t: float, s: float, schedule: Any, share: float
     ) -> Tensor:
-        mean, variance = gaussian.posterior((z_t if before else z_s)[:, :, frames], x_a, s, t, schedule)
-        value = mean + _number(variance.sqrt(), e) * e if draw is None else draw(mean, _number(variance, e), e)
-        return _put(z_s, frames, value)
+        scales = (_number(f(u), e) for u in (t, s) for f in (schedule.alpha, schedule.sigma))
+        frames = order(frames)
+        return _put(z_s, frames, value((z_t if before else z_s)[:, :, frames], x_a, e, *scales, share))
 
     return answer
 
 
-def _posterior_by_hand(value: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def answer(
-        z_s: Tensor, z_t: Tensor, x_a: Tensor, e: Tensor, frames: Any, t: float, s: float, schedule: Schedule
-    ) -> Tensor:
-        r = (schedule.log_snr(t) - schedule.log_snr(s)).exp()
-        scales = r, schedule.alpha(t), schedule.sigma(t), schedule.alpha(s), schedule.sigma(s)
-        return _put(z_s, frames, value(z_t[:, :, frames], x_a, e, *(_number(x, e) for x in scales)))
-
-    return answer
+def _kept(z: Tensor, x: Tensor, e: Tensor, at: Tensor, st: Tensor, as_: Tensor, ss: Tensor, k: float) -> Tensor:
+    """As a draw around the mean of DDIM's law (6.9)."""
+    fresh = k * ss
+    return as_ * x + (ss**2 - fresh**2).clamp(min=0).sqrt() / st * (z - at * x) + fresh * e
 
 
-posterior_replacement = Check(
-    "posterior_replacement",
-    _posterior(),
-    _posterior_cases,
+path_replacement = Check(
+    "path_replacement",
+    _path(_kept),
+    _path_cases,
     [
         Wrong(
-            _posterior(before=False),
+            _path(_kept, before=False),
             "you begin from what the step made of the given frames; the path goes on from what they were at t.",
         ),
         Wrong(
-            _posterior(lambda mean, variance, e: mean + variance * e),
-            "you scale the noise by a variance; a standard deviation belongs there.",
+            _path(lambda z, x, e, at, st, as_, ss, k: as_ * x + ss * e),
+            "that is a fresh draw, whatever the share: it forgets the noise of the level before.",
         ),
         Wrong(
-            _posterior(lambda mean, variance, e: mean),
-            "you put in the mean; a draw from q(z_s | x, z_t) has noise as well.",
+            _path(lambda z, x, e, at, st, as_, ss, k: as_ * x + ss * ((1 - k) * (z - at * x) / st + k * e)),
+            "your two shares add up to 1; then their noise has less than variance 1. It is the squares that do.",
         ),
         Wrong(
-            _posterior_by_hand(lambda z, x, e, r, at, st, as_, ss: as_ * x + ss * e),
-            "that is a fresh draw, which forgets the noise of the level before.",
+            _path(lambda z, x, e, at, st, as_, ss, k: as_ * x + ss * (k * (z - at * x) / st + (1 - k**2) ** 0.5 * e)),
+            "you have old and fresh noise exchanged: at share 1 all of it is fresh.",
         ),
         Wrong(
-            _posterior_by_hand(
-                lambda z, x, e, r, at, st, as_, ss: r * as_ / at * z + (1 - r) * as_ * x + (1 - r).sqrt() * st * e
-            ),
-            "your mean is right, but your noise is that of the way from s to t; the posterior's is smaller.",
+            _path(lambda z, x, e, at, st, as_, ss, k: as_ * x + ss * ((1 - k) ** 0.5 * (z - at * x) / st + k**0.5 * e)),
+            "you take the share for that of the variance; it is that of the standard deviation.",
         ),
         Wrong(
-            _posterior_by_hand(
-                lambda z, x, e, r, at, st, as_, ss: (1 - r) * as_ / at * z + r * as_ * x + (1 - r).sqrt() * ss * e
-            ),
-            "you have the shares of z_t and of x exchanged: for s close to t, the draw should be close to z_t.",
+            _path(lambda z, x, e, at, st, as_, ss, k: as_ * x + (1 - k**2) ** 0.5 * (z - at * x) + k * ss * e),
+            "what is left of z_t without its signal is noise of size sigma_t; at s it has size sigma_s.",
         ),
         Wrong(
-            _posterior_by_hand(lambda z, x, e, r, at, st, as_, ss: as_ * x + ss * (z - at * x) / st),
-            "you keep the noise of level t, as DDIM does; the posterior keeps a part of it, and adds fresh noise.",
+            _path(lambda z, x, e, at, st, as_, ss, k: as_ * x + ss * ((1 - k**2) ** 0.5 * (z - x) / st + k * e)),
+            "in z_t the signal has scale alpha_t: that much of x is to be taken away.",
         ),
         Wrong(
-            lambda z_s, z_t, x, e, frames, *rest: _posterior()(z_s, z_t, x, e, sorted(frames), *rest),
+            _path(_kept, order=sorted),
             "you sort the frames: `frames` is in the order of the frames of x_a, and need not rise.",
         ),
     ],
@@ -280,6 +307,12 @@ def _alone(rho: float, z_a: Tensor, z_b: Tensor, x_a: Tensor, a: Tensor, s: Tens
     return a * z_b / (a**2 + s**2), _two(rho, z_a, z_b, x_a, a, s)[1]
 
 
+def _preserved(rho: float, z_a: Tensor, z_b: Tensor, x_a: Tensor, a: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    shared = a**2 * rho
+    without = a * ((rho - shared) * z_a + (1 - rho * shared) * z_b) / (1 - shared**2)
+    return without, _two(rho, z_a, z_b, x_a, a, s)[1]
+
+
 two_frames = Check(
     "two_frames",
     _two,
@@ -304,6 +337,11 @@ two_frames = Check(
         Wrong(
             _second(lambda r, za, zb, xa, a, s: r * xa + a * (1 - r) / (a**2 * (1 - r) + s**2) * (zb - a * r * xa)),
             "what is left of x_b's variance when x_a is known is 1 − rho², not 1 − rho.",
+        ),
+        Wrong(
+            _preserved,
+            "your unconditional estimate takes alpha² + sigma² for 1; that is so where variance is preserved, and not "
+            "here always.",
         ),
         Wrong(lambda *arguments: _two(*arguments)[::-1], "you return the two estimates in the other order."),
         Wrong(
@@ -371,78 +409,103 @@ def _network(weights: Tensor) -> Callable[[Tensor], Tensor]:
 
 def _guided_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
-    t, w = uniform(g, 0.3, 0.7, 2).tolist()
+    t = uniform(g, 0.3, 0.7).item()
     alpha, sigma = COSINE.alpha(t), COSINE.sigma(t)
+    weights = uniform(g, 1.0, 4.0, 3).sort().values
     for dtype in FLOATS:
         z, x_a = video(g, 2, 1, 5, 2, 2, dtype=dtype), video(g, 2, 1, 2, 2, 2, dtype=dtype)
         yield Case(
             f"{name_of(dtype)}, a Gaussian video, frames 0 and 1 given",
-            (_linear(5, dtype, alpha, sigma), z, x_a, [0, 1], 1 + w, alpha.to(dtype)),
+            (_linear(5, dtype, alpha, sigma), z, x_a, [0, 1], weights[:2].to(dtype), alpha.to(dtype)),
         )
     mix = video(g, 4, 4)
     yield Case(
         "a denoiser that is not linear, frames 3 and 0 given",
-        (_network(mix), video(g, 3, 2, 4, 3, 3), video(g, 3, 2, 2, 3, 3), [3, 0], 3.0, alpha),
+        (_network(mix), video(g, 3, 2, 4, 3, 3), video(g, 3, 2, 2, 3, 3), [3, 0], weights[:2], alpha),
     )
-    yield Case("one clip, w_r = 0", (_network(mix), video(g, 1, 1, 4, 2, 2), video(g, 1, 1, 1, 2, 2), [2], 0.0, alpha))
+    yield Case(
+        "frames 2, 1 and once more 2",
+        (_network(mix), video(g, 1, 1, 4, 2, 2), video(g, 1, 1, 3, 2, 2), [2, 1, 2], weights, alpha),
+    )
+    single = _network(mix), video(g, 1, 1, 4, 2, 2), video(g, 1, 1, 1, 2, 2), [2]
+    yield Case("one frame of one clip, weight 0", (*single, torch.zeros(1, dtype=torch.float64), alpha))
 
 
-def _nudged(
-    scale: Callable[..., Any], size: Callable[[Tensor], Tensor] = torch.sum, through: bool = True, graph: bool = True
+def _weighted(
+    scale: Callable[[Tensor], Any] = lambda alpha: -alpha / 2,
+    size: Callable[[Tensor, Tensor], Tensor] = lambda square, w: (square * w).sum(),
+    through: bool = True,
+    graph: bool = True,
 ) -> Callable[..., Tensor]:
-    """scale: (w, alpha) -> what the gradient of `size` of the squared residual is multiplied by."""
+    """scale: alpha -> what the gradient of size(squared residual, weights) is multiplied by."""
 
-    def answer(denoise: Callable, z: Tensor, x_a: Tensor, frames: Any, w: float, alpha: Tensor) -> Tensor:
+    def answer(denoise: Callable, z: Tensor, x_a: Tensor, frames: Any, weights: Tensor, alpha: Tensor) -> Tensor:
         with torch.set_grad_enabled(graph):
             leaf = z.detach().clone().requires_grad_()
             x_hat = denoise(leaf)
             seen = x_hat[:, :, frames] if through else leaf[:, :, frames] + (x_hat - leaf)[:, :, frames].detach()
-            (gradient,) = torch.autograd.grad(size((x_a - seen).square()), leaf)
-        return x_hat.detach() + scale(w, alpha) * gradient
+            total = size((x_a - seen).square(), weights[:, None, None])
+            (gradient,) = torch.autograd.grad(total, leaf)
+        return x_hat.detach() + scale(alpha) * gradient
 
     return answer
 
 
-_guided = _nudged(lambda w, alpha: -w * alpha / 2)
+def _by_mask(denoise: Callable, z: Tensor, x_a: Tensor, frames: Any, weights: Tensor, alpha: Tensor) -> Tensor:
+    """A frame that is named twice counts once, with its last value and weight."""
+    last = {frame: place for place, frame in enumerate(frames)}
+    kept = list(last.values())
+    return _weighted()(denoise, z, x_a[:, :, kept], list(last), weights[kept], alpha)
+
+
 guided_by_reconstruction = Check(
     "guided_by_reconstruction",
-    _guided,
+    _weighted(),
     _guided_cases,
     [
         Wrong(
-            _nudged(lambda w, a: -w * a / 2, torch.mean),
+            _weighted(size=lambda square, w: (square * w).mean()),
             "your square is a mean: then the weight means something else for each size of clip. It is a sum.",
         ),
         Wrong(
-            _nudged(lambda w, a: -w * a / 2, through=False),
+            _weighted(through=False),
             "your gradient does not pass through the denoiser: the frames to be made feel nothing of it.",
         ),
         Wrong(
-            _nudged(lambda w, a: w * a / 2),
+            _weighted(lambda a: a / 2),
             "your sign is wrong: the estimate should move so that the square gets smaller.",
         ),
-        Wrong(_nudged(lambda w, a: -w * a), "you forgot the factor 1/2, which the Gaussian (10.4) brings along."),
-        Wrong(_nudged(lambda w, a: -w / 2), "you forgot alpha, which is left of the factors of (10.2) and (10.4)."),
+        Wrong(_weighted(lambda a: -a), "you forgot the factor 1/2, which the Gaussian (10.4) brings along."),
+        Wrong(_weighted(lambda a: -0.5), "you forgot alpha, which is left of the factors of (10.2) and (10.4)."),
         Wrong(
-            _nudged(lambda w, a: -w * a / 2, graph=False),
+            _weighted(graph=False),
             "there is no graph to differentiate: samplers run under torch.no_grad(). Switch gradients on around the "
             "call of the denoiser, and call it with a leaf that requires them.",
         ),
         Wrong(
-            _nudged(lambda w, a: -w * a / 2, lambda x: x.sum().sqrt()),
+            _weighted(size=lambda square, w: (square * w).sum().clamp(min=1e-30).sqrt()),
             "you differentiate the norm; (10.5) has the square of it.",
         ),
         Wrong(
-            lambda denoise, z, x_a, frames, w, a: (
-                _nudged(lambda w, a: -w * a / 2)(denoise, z, x_a, frames, w, a) + 0 * denoise(z)
-            ),
+            _weighted(size=lambda square, w: square.sum() * w.mean()),
+            "you use the mean weight for all frames; each given frame has its own.",
+        ),
+        Wrong(
+            _weighted(size=lambda square, w: (square * w**2).sum()),
+            "your weights multiply the difference, and are squared with it; they multiply the square.",
+        ),
+        Wrong(
+            lambda denoise, z, *rest: _weighted()(denoise, z, *rest) + 0 * denoise(z),
             "you call the denoiser twice; its value and its gradient come from one call, and a call is what costs.",
         ),
         Wrong(
-            lambda denoise, z, x_a, frames, w, a: _nudged(lambda w, a: -w * a / 2)(
-                denoise, z, x_a, sorted(frames), w, a
-            ),
+            lambda denoise, z, x_a, frames, *rest: _weighted()(denoise, z, x_a, sorted(frames), *rest),
             "you sort the frames: `frames` is in the order of the frames of x_a, and need not rise.",
+        ),
+        Wrong(
+            _by_mask,
+            "a frame that is named twice counts once in your sum: each entry of `frames` belongs to a frame of x_a of "
+            "its own.",
         ),
     ],
     probe=counting_while_sampling,
@@ -457,42 +520,52 @@ def _block_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     n, extra, overlap = (int(uniform(g, *bounds)) for bounds in ((9, 16), (20, 40), (2, 8)))
     for numbers in ((16, 64, 16, 8), (10, 37, 16, 12), (n, n + extra, 16, overlap), (3, 10, 4, 0)):
-        yield Case("{} of {} frames known, window {}, overlap {}".format(*numbers), numbers)
-    yield Case("fewer known than the overlap", (2, 20, 8, 4))
+        yield Case("the last {} of {} frames exist, window {}, overlap {}".format(*numbers), numbers)
+    yield Case("fewer exist than the overlap", (2, 20, 8, 4))
     yield Case("the whole video fits into the window", (3, 6, 8, 2))
 
 
-def _blocks(known: int, frames: int, window: int, overlap: int) -> list[Block]:
-    return list(autoregressive(range(known), frames, window, overlap))
+def _mirrored(block: Block, frames: int) -> Block:
+    observed, new = ([frames - 1 - i for i in reversed(part)] for part in block)
+    return observed, new
+
+
+def _before(known: int, frames: int, window: int, overlap: int) -> list[Block]:
+    """The blocks that go forwards, seen in a mirror."""
+    return [_mirrored(block, frames) for block in autoregressive(range(known), frames, window, overlap)]
 
 
 def _walk(begin: Callable[..., int], end: Callable[..., int] | None = None) -> Callable[..., list[Block]]:
-    """begin: (there, frames, window, overlap) -> first frame of a block; end: (start, ...) -> one after its last."""
+    """In the mirror: begin: (there, frames, window, overlap) -> first frame of a block; end: one after its last."""
 
     def answer(known: int, frames: int, window: int, overlap: int) -> list[Block]:
         blocks: list[Block] = []
         while known < frames and len(blocks) < 99:
             start = begin(known, frames, window, overlap)
             stop = min(start + window, frames) if end is None else end(start, known, frames, window, overlap)
-            blocks.append((list(range(start, known)), list(range(known, stop))))
+            blocks.append(_mirrored((list(range(start, known)), list(range(known, stop))), frames))
             known = stop
         return blocks
 
     return answer
 
 
-blocks = Check(
-    "blocks",
-    _blocks,
+blocks_before = Check(
+    "blocks_before",
+    _before,
     _block_cases,
     [
+        Wrong(
+            lambda *numbers: list(autoregressive(range(numbers[0]), *numbers[1:])),
+            "you make the frames *after* the first ones; here the last ones exist, and those before them are wanted.",
+        ),
         Wrong(
             _walk(lambda k, f, n, o: max(0, k - o)),
             "your last block is not full: where few frames are missing, it can observe more than the overlap.",
         ),
         Wrong(
             _walk(lambda k, f, n, o: max(0, k - o), lambda start, k, f, n, o: start + n),
-            "your last block runs beyond the end of the video.",
+            "your last block runs beyond the beginning of the video, to negative frames.",
         ),
         Wrong(
             _walk(lambda k, f, n, o: min(max(0, k - o), max(0, f - n)), lambda start, k, f, n, o: min(k + n, f)),
@@ -508,7 +581,15 @@ blocks = Check(
         ),
         Wrong(
             _walk(lambda k, f, n, o: min(k, max(0, f - n)) if o else k),
-            "your blocks do not observe the frames before them, so that the next block knows nothing of the last.",
+            "your blocks do not observe the frames after them, so that the next block knows nothing of the last.",
+        ),
+        Wrong(
+            lambda *numbers: _before(*numbers)[::-1],
+            "your blocks are in the order of time; they are made in the other one, beginning beside what exists.",
+        ),
+        Wrong(
+            lambda *numbers: [(observed[::-1], new[::-1]) for observed, new in _before(*numbers)],
+            "the frames within your blocks fall; a network is shown them in the order of time.",
         ),
     ],
 )

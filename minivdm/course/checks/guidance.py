@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import log_softmax
 
 from minivdm.core import CosineSchedule, LinearSchedule, Schedule, gaussian, guidance, samplers
 from minivdm.course.checks.guided_denoiser import guided_denoiser as guided_denoiser
 from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video, while_sampling
-from minivdm.exact import GaussianMixture, GaussianVideo, Propagation
+from minivdm.exact import GaussianVideo, Propagation
 
 COSINE, LINEAR = CosineSchedule(-12.0, 12.0), LinearSchedule()
 FLOATS = (torch.float64, torch.float32)
@@ -27,68 +27,97 @@ def _per_sample(values: Tensor, x: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (x.ndim - 1))
 
 
-# ---- classifier-free guidance --------------------------------------------------------------------------------
+# ---- several conditions --------------------------------------------------------------------------------------
 
 
-def _free_cases(seed: int) -> Iterator[Case]:
+def _composed_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
-    t, w = uniform(g, 0.2, 0.8, 2).tolist()
+    t, *scales = uniform(g, 0.2, 0.8, 3).tolist()
+    scales = [1 + 2 * scales[0], -scales[1]]
     for dtype in FLOATS:
-        z, c, u = (video(g, dtype=dtype) for _ in range(3))
-        yield Case(f"{name_of(dtype)}, clips of 3 frames, w = {1 + w:.2f}", (z, c, u, 1 + w, *_scales(t, dtype)))
-    z, c, u = (video(g, 5, 2) for _ in range(3))
-    yield Case("points of a plane, w = 0", (z, c, u, 0.0, *_scales(t)))
-    yield Case("points of a plane, w = -1", (z, c, u, -1.0, *_scales(t)))
-    z, c, u = (video(g, 1, 1, 1, 2, 2) for _ in range(3))
+        z, u, a, b = (video(g, dtype=dtype) for _ in range(4))
+        yield Case(
+            f"{name_of(dtype)}, clips of 3 frames, one wish and one veto", (z, u, [a, b], scales, *_scales(t, dtype))
+        )
+    z, u, a, b, c = (video(g, 5, 2) for _ in range(5))
+    yield Case("points of a plane, one condition, s = 1", (z, u, [a], [1.0], *_scales(t)))
+    yield Case("points of a plane, three conditions", (z, u, [a, b, c], [2.0, 0.5, 3.0], *_scales(t)))
+    z, u, a = (video(g, 1, 1, 1, 2, 2) for _ in range(3))
     alpha, sigma = torch.tensor([1.0, 3.0], dtype=torch.float64)
-    yield Case("one frame, variance exploding, w = 7", (z, c, u, 7.0, alpha, sigma))
+    yield Case("one frame, variance exploding, s = 8", (z, u, [a], [8.0], alpha, sigma))
+    yield Case("no condition at all", (z, u, [], [], alpha, sigma))
 
 
-def _free(z: Tensor, c: Tensor, u: Tensor, w: float, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    eps = c + w * (c - u)
+def _composed(
+    z: Tensor, plain: Tensor, asked: list[Tensor], scales: list[float], alpha: Tensor, sigma: Tensor
+) -> tuple[Tensor, Tensor]:
+    eps = (1 - sum(scales)) * plain + sum((s * one for s, one in zip(scales, asked, strict=True)), 0 * plain)
     return eps, gaussian.x_from_eps(z, eps, alpha, sigma)
 
 
-def _mixed(mix: Callable[[Tensor, Tensor, float], Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
-    def answer(z: Tensor, c: Tensor, u: Tensor, w: float, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        eps = mix(c, u, w)
+def _mixed(mix: Callable[[Tensor, list[Tensor], list[float]], Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+    def answer(z: Tensor, u: Tensor, asked: list[Tensor], scales: list[float], alpha: Tensor, sigma: Tensor) -> Any:
+        eps = mix(u, asked, scales)
         return eps, (z - sigma * eps) / alpha
 
     return answer
 
 
-classifier_free = Check(
-    "classifier_free",
-    _free,
-    _free_cases,
+def _added(u: Tensor, asked: list[Tensor], scales: list[float]) -> Tensor:
+    for scale, one in zip(scales, asked, strict=True):
+        u = u + scale * one
+    return u
+
+
+def _second(x: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The right noise, and x(z, right noise, the network's first answer, alpha, sigma)."""
+
+    def answer(z: Tensor, u: Tensor, asked: list[Tensor], scales: list[float], alpha: Tensor, sigma: Tensor) -> Any:
+        eps, _ = _composed(z, u, asked, scales, alpha, sigma)
+        return eps, x(z, eps, asked[0] if asked else u, alpha, sigma)
+
+    return answer
+
+
+composed = Check(
+    "composed",
+    _composed,
+    _composed_cases,
     [
         Wrong(
-            _mixed(lambda c, u, w: u + w * (c - u)),
-            'your w is the "guidance scale" of libraries, 1 without guidance; in (7.5) w = 0 gives the conditional '
-            "estimate.",
+            _mixed(_added),
+            "you add the estimates themselves; what belongs to a condition is its difference from the plain estimate.",
         ),
         Wrong(
-            _mixed(lambda c, u, w: (1 + w) * u - w * c),
-            "you exchanged the two estimates: guidance moves away from the unconditional one.",
+            _mixed(lambda u, asked, scales: u + _added(0 * u, [one - u for one in asked], [s + 1 for s in scales])),
+            "your scales are one too large: with one condition and s = 1 the conditional estimate comes out, unguided.",
         ),
         Wrong(
-            _mixed(lambda c, u, w: (1 + w) * c + w * u),
-            "your two weights do not sum to one; what is subtracted from the conditional estimate?",
+            _mixed(lambda u, asked, scales: u - _added(0 * u, [one - u for one in asked], scales)),
+            "your sign is wrong: a positive scale pushes towards its condition.",
         ),
         Wrong(
-            lambda z, c, u, w, a, s: _free(z, c, u, w, a, s)[::-1],
+            _mixed(lambda u, asked, scales: u + _added(0 * u, [one - u for one in asked], scales) / max(len(asked), 1)),
+            "you average over the conditions; each of them adds its own classifier in full.",
+        ),
+        Wrong(
+            _mixed(lambda u, asked, scales: u + _added(0 * u, [one - u for one in asked[:1]], scales[:1])),
+            "you use the first condition alone.",
+        ),
+        Wrong(
+            lambda *arguments: _composed(*arguments)[::-1],
             "your two results are in the other order: eps_tilde first, then x_tilde.",
         ),
         Wrong(
-            lambda z, c, u, w, a, s: (c + w * (c - u), (z - s * c) / a),
-            "your eps_tilde is right, but your x_tilde does not follow it: it comes from the conditional noise.",
+            _second(lambda z, eps, first, a, s: (z - s * first) / a),
+            "your eps_tilde is right, but your x_tilde does not follow it: it comes from one of the network's answers.",
         ),
         Wrong(
-            lambda z, c, u, w, a, s: (c + w * (c - u), z - s * (c + w * (c - u))),
+            _second(lambda z, eps, first, a, s: z - s * eps),
             "your eps_tilde is right; in your x_tilde the signal still has scale alpha.",
         ),
         Wrong(
-            lambda z, c, u, w, a, s: (c + w * (c - u), (z - s**2 * (c + w * (c - u))) / a),
+            _second(lambda z, eps, first, a, s: (z - s**2 * eps) / a),
             "your eps_tilde is right; your x_tilde scales the noise by a variance, not by a standard deviation.",
         ),
     ],
@@ -153,73 +182,92 @@ def _classifier_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     t, w = uniform(g, 0.3, 0.6, 2).tolist()
     for dtype in FLOATS:
-        direction = video(g, 1, 1, 3, 4, 4, dtype=dtype)
-        log_prob = _reader(direction)
-        z, x_hat = video(g, dtype=dtype), video(g, dtype=dtype)
-        yield Case(f"{name_of(dtype)}, clips of 3 frames", (z, x_hat, log_prob, 1 + w, *_scales(t, dtype)))
-    mixture, (alpha, sigma) = GaussianMixture.ring(4, 1.0, 0.4), _scales(t)
-    classify = mixture.log_class(1, COSINE)
-    z = video(g, 6, 2)
-    x_hat = mixture.posterior_mean(z, alpha, sigma)
-    arguments = z, x_hat, lambda z: classify(z, t), 1.0, alpha, sigma
-    yield Case("points of a mixture, its exact classifier, w = 1", arguments)
-    z, x_hat = video(g, 1, 1, 1, 4, 4), video(g, 1, 1, 1, 4, 4)
-    yield Case("one clip of one frame", (z, x_hat, _reader(video(g, 1, 1, 1, 4, 4)), 3.0, *_scales(t)))
-    yield Case("w = 0", (z, x_hat, _reader(video(g, 1, 1, 1, 4, 4)), 0.0, *_scales(t)))
+        logits = _reader(video(g, 48, 5, dtype=dtype))
+        z, v = video(g, 3, 1, 3, 4, 4, dtype=dtype), video(g, 3, 1, 3, 4, 4, dtype=dtype)
+        yield Case(
+            f"{name_of(dtype)}, three clips, a class each of five",
+            (z, v, logits, torch.tensor([4, 0, 2]), 1 + w, *_scales(t, dtype)),
+        )
+    points = video(g, 6, 2), video(g, 6, 2), _reader(video(g, 2, 3))
+    yield Case("points, three classes, w = 1", (*points, torch.tensor([0, 1, 2, 2, 1, 1]), 1.0, *_scales(t)))
+    frame = video(g, 1, 1, 1, 4, 4), video(g, 1, 1, 1, 4, 4), _reader(video(g, 16, 10))
+    yield Case("one clip of one frame, ten classes", (*frame, torch.tensor([7]), 3.0, *_scales(t)))
+    yield Case("w = 0", (*frame, torch.tensor([3]), 0.0, *_scales(t)))
 
 
-def _reader(direction: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda z: logsigmoid((z * direction - 0.1 * z.square()).flatten(1).sum(1))
+def _reader(weights: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda z: (z.flatten(1).tanh() + 0.1 * z.flatten(1).square()) @ weights
 
 
-def _nudged(nudge: Callable[..., Any], total: Callable[[Tensor], Tensor] = torch.sum) -> Callable[..., Tensor]:
-    def answer(z: Tensor, x_hat: Tensor, log_prob: Callable, w: float, alpha: Tensor, sigma: Tensor) -> Tensor:
-        with torch.enable_grad():
+def _chosen(logits: Tensor, wanted: Tensor) -> Tensor:
+    return log_softmax(logits, 1).gather(1, wanted[:, None])[:, 0]
+
+
+def _nudged(
+    nudge: Callable[..., Any] = lambda w, alpha, sigma: -w * sigma / alpha,
+    chosen: Callable[[Tensor, Tensor], Tensor] = _chosen,
+    total: Callable[[Tensor], Tensor] = torch.sum,
+    graph: bool = True,
+) -> Callable[..., Tensor]:
+    """chosen: (logits, wanted) -> what is differentiated; nudge: what its gradient is multiplied by."""
+
+    def answer(
+        z: Tensor, v: Tensor, logits: Callable, wanted: Tensor, w: float, alpha: Tensor, sigma: Tensor
+    ) -> Tensor:
+        with torch.set_grad_enabled(graph):
             points = z.detach().clone().requires_grad_()
-            (gradient,) = torch.autograd.grad(total(log_prob(points)), points)
-        return x_hat + nudge(w, alpha, sigma) * gradient
+            (gradient,) = torch.autograd.grad(total(chosen(logits(points), wanted)), points)
+        return v + nudge(w, alpha, sigma) * gradient
 
     return answer
 
 
-_classifier = _nudged(lambda w, alpha, sigma: w * sigma**2 / alpha)
-
-
-def _without_graph(z: Tensor, x_hat: Tensor, log_prob: Callable, w: float, alpha: Tensor, sigma: Tensor) -> Tensor:
-    points = z.detach().clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(log_prob(points).sum(), points)
-    return x_hat + w * sigma**2 / alpha * gradient
-
-
 guided_by_classifier = Check(
     "guided_by_classifier",
-    _classifier,
+    _nudged(),
     _classifier_cases,
     [
         Wrong(
-            _without_graph,
+            _nudged(graph=False),
             "there is no graph to differentiate: samplers run under torch.no_grad(). Switch gradients on around the "
-            "call of log_prob, and call it with a leaf that requires them.",
+            "call of the classifier, and call it with a leaf that requires them.",
+        ),
+        Wrong(
+            _nudged(lambda w, a, s: w * s**2 / a),
+            "this is how x_hat is guided; v answers with the other sign and another factor: solve x = alpha z − sigma "
+            "v for v.",
         ),
         Wrong(
             _nudged(lambda w, a, s: w * s / a),
-            "you scale the gradient by sigma/alpha; a score turns into x by way of a variance, not its root.",
+            "your sign is wrong: where x_hat grows, v falls.",
         ),
-        Wrong(_nudged(lambda w, a, s: w * s**2), "you forgot alpha: x_hat enters the score with a factor alpha."),
+        Wrong(_nudged(lambda w, a, s: -w * s), "you forgot alpha: x_hat enters the score with a factor alpha."),
         Wrong(
             _nudged(lambda w, a, s: w),
-            "you add the gradient to x_hat as if it were a score: which factor takes scores to clean data?",
+            "you add the gradient to v as if it were a score: what becomes of v where the score changes by u?",
         ),
         Wrong(
-            _nudged(lambda w, a, s: -w * s**2 / a),
-            "your sign is wrong: the estimate should move to where the class is more probable.",
-        ),
-        Wrong(
-            _nudged(lambda w, a, s: (1 + w) * s**2 / a),
+            _nudged(lambda w, a, s: -(1 + w) * s / a),
             "your weight is 1 + w, as in (7.5). Here w multiplies the classifier itself, and w = 0 does nothing.",
         ),
         Wrong(
-            _nudged(lambda w, a, s: w * s**2 / a, torch.mean),
+            _nudged(chosen=lambda logits, wanted: logits.gather(1, wanted[:, None])),
+            "you differentiate a logit; log p(c|z) also has the normaliser, which depends on z too: log_softmax.",
+        ),
+        Wrong(
+            _nudged(chosen=lambda logits, wanted: log_softmax(logits, 1)[:, wanted]),
+            "`[:, wanted]` takes for every clip the classes of all clips; each clip has one of its own.",
+        ),
+        Wrong(
+            _nudged(chosen=lambda logits, wanted: _chosen(logits, wanted).exp()),
+            "you differentiate the probability; Bayes' rule for scores has its logarithm.",
+        ),
+        Wrong(
+            _nudged(chosen=lambda logits, wanted: log_softmax(logits, 0).gather(1, wanted[:, None])),
+            "your softmax runs over the batch; a classifier's probabilities sum to one over the classes.",
+        ),
+        Wrong(
+            _nudged(total=torch.mean),
             "a mean over the batch divides each clip's own gradient by the number of clips.",
         ),
     ],
@@ -285,86 +333,109 @@ rescaled = Check(
 )
 
 
-# ---- dynamic thresholding ------------------------------------------------------------------------------------
+# ---- projected guidance --------------------------------------------------------------------------------------
 
 
-def _threshold_cases(seed: int) -> Iterator[Case]:
+def _projected_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
+    eta, w = float(uniform(g, 0.2, 0.6)), float(uniform(g, 1.5, 4.0))
     sizes = torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64)
     for dtype in FLOATS:
-        x = video(g, 3, 1, 3, 4, 4)
-        x = (x * _per_sample(sizes, x) - 0.2).to(dtype)
-        yield Case(f"{name_of(dtype)}, a quiet, a loud and a louder clip", (x, 0.9))
-    yield Case("points, quantile 0.5", (2 * video(g, 4, 10), 0.5))
-    yield Case("one clip of one frame, quantile 1", (2 * video(g, 1, 1, 1, 4, 4), 1.0))
-    yield Case("values within [-1, 1]", (video(g, 2, 1, 2, 3, 3).tanh(), 0.995))
-    x = 1.5 * torch.linspace(-1, 1, 40, dtype=torch.float64)[None] + uniform(g, 0.1, 0.3)
-    yield Case("largest value between 1 and 2", (x, 0.995))
-    yield Case("11 sizes, quantile 0.57", (3 * video(g, 3, 11), 0.57))
-    yield Case("11 sizes, quantile 0.59", (3 * video(g, 3, 11), 0.59))
+        x_c = video(g, 3, 1, 3, 4, 4, dtype=dtype).tanh() - 0.4
+        x_u = (x_c + _per_sample(sizes, x_c) * (0.4 * x_c + video(g, 3, 1, 3, 4, 4, dtype=dtype))).to(dtype)
+        yield Case(f"{name_of(dtype)}, clips that differ a little, more, and most; radius 4", (x_c, x_u, w, eta, 4.0))
+    pair = video(g, 4, 10), video(g, 4, 10)
+    yield Case("points, eta = 0, no radius", (*pair, w, 0.0, math.inf))
+    yield Case("points, eta = 1, no radius", (*pair, w, 1.0, math.inf))
+    yield Case("points, w = 0", (*pair, 0.0, eta, 1.0))
+    yield Case("one clip of one frame, a small radius", (*(video(g, 1, 1, 1, 4, 4) for _ in range(2)), w, eta, 0.5))
+    yield Case("both estimates agree", (pair[0], pair[0].clone(), w, eta, 1.0))
 
 
-def _threshold(bound: Callable[[Tensor, float], Tensor], shrink: bool = True) -> Callable[..., Tensor]:
-    def answer(x: Tensor, quantile: float) -> Tensor:
-        m = bound(x, quantile)
-        return x.minimum(m).maximum(-m) / (m if shrink else 1)
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return _per_sample((a * b).flatten(1).sum(1), a)
+
+
+def _shortened(push: Tensor, radius: float) -> Tensor:
+    return push * (radius / _dot(push, push).sqrt().clamp(min=1e-30)).clamp(max=1.0)
+
+
+def _along(push: Tensor, line: Tensor) -> Tensor:
+    return _dot(push, line) / _dot(line, line) * line
+
+
+def _projected(x_c: Tensor, x_u: Tensor, w: float, eta: float, radius: float) -> Tensor:
+    push = _shortened(x_c - x_u, radius)
+    return x_c + w * (push - (1 - eta) * _along(push, x_c))
+
+
+def _pushed(push: Callable[..., Tensor], along: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """push: (difference, radius) -> what is added; along: (push, x_c, x_u) -> its part along an estimate."""
+
+    def answer(x_c: Tensor, x_u: Tensor, w: float, eta: float, radius: float) -> Tensor:
+        change = push(x_c - x_u, radius)
+        return x_c + w * (change - (1 - eta) * along(change, x_c, x_u))
 
     return answer
 
 
-def _at_rank(x: Tensor, rank: Callable[[int], int]) -> Tensor:
-    sizes = x.flatten(1).sort(dim=1).values
-    return _per_sample(sizes[:, rank(sizes.shape[1])], x)
+def _exchanged(x_c: Tensor, x_u: Tensor, w: float, eta: float, radius: float) -> Tensor:
+    push = _shortened(x_c - x_u, radius)
+    return x_c + w * (eta * push + (1 - eta) * _along(push, x_c))
 
 
-def _ranked(x: Tensor, quantile: float) -> Tensor:
-    return _at_rank(x, lambda n: math.ceil(quantile * n) - 1)
+def _on_c(push: Tensor, x_c: Tensor, x_u: Tensor) -> Tensor:
+    return _along(push, x_c)
 
 
-dynamic_threshold = Check(
-    "dynamic_threshold",
-    lambda x, quantile: guidance.dynamically_thresholded(guidance.Guided(lambda z, t: x, COSINE), quantile)(x, 0.5),  # type: ignore[arg-type]
-    _threshold_cases,
+projected = Check(
+    "projected",
+    _projected,
+    _projected_cases,
     [
         Wrong(
-            _threshold(lambda x, q: _ranked(x.abs(), q)),
-            "your m falls below 1 where a sample is within the range already, and enlarges it: m is at least 1.",
+            _pushed(lambda d, r: d, _on_c),
+            "your difference may be as long as it likes: where it is longer than the radius, it is shortened to it.",
         ),
         Wrong(
-            _threshold(lambda x, q: _ranked(x.abs().reshape(1, -1), q).reshape(()).clamp(min=1)),
-            "your quantile is one of the whole batch: each sample has an m of its own.",
+            _pushed(lambda d, r: d * min(1.0, r / max(float(d.norm()), 1e-30)), _on_c),
+            "your length is that of the whole batch: each sample's difference has one of its own.",
         ),
         Wrong(
-            _threshold(lambda x, q: _ranked(x.abs(), q).clamp(min=1), shrink=False),
-            "you clip to [-m, m], but do not divide by m afterwards: values beyond 1 are left.",
+            _pushed(lambda d, r: d * min(r, 1e30) / _dot(d, d).sqrt().clamp(min=1e-30), _on_c),
+            "you lengthen short differences as well: the radius is an upper limit.",
         ),
         Wrong(
-            _threshold(lambda x, q: _ranked(x, q).clamp(min=1)),
-            "your quantile is of the values, not of their sizes: very dark counts as much as very bright.",
+            _pushed(lambda d, r: d.clamp(-r, r), _on_c),
+            "you clip the values of the difference, which turns it; it is to be shortened as a whole.",
         ),
         Wrong(
-            _threshold(lambda x, q: torch.ones_like(x)),
-            "you clip to [-1, 1], which is static clipping; (7.12) clips at m, and then divides.",
+            _pushed(_shortened, lambda d, x_c, x_u: _along(d, x_u)),
+            "you project on the unconditional estimate; the direction that saturates is that of the conditional one.",
         ),
         Wrong(
-            _threshold(lambda x, q: _per_sample(x.abs().flatten(1).quantile(q, dim=1), x).clamp(min=1)),
-            "your m lies between two sizes: torch.quantile interpolates. Take the size of the rank named.",
+            _pushed(_shortened, lambda d, x_c, x_u: _dot(d, x_c) * x_c),
+            "your projection is not divided by the squared length of the estimate.",
         ),
         Wrong(
-            _threshold(lambda x, q: _at_rank(x.abs(), lambda n: min(math.ceil(q * n), n - 1)).clamp(min=1)),
-            "your rank is one too high: counted from 1, the k-th smallest has the index k − 1.",
+            _pushed(_shortened, lambda d, x_c, x_u: _dot(d, x_c) / _dot(x_c, x_c).sqrt() * x_c),
+            "your projection is divided by the length of the estimate; a length enters once for each factor, squared.",
         ),
         Wrong(
-            _threshold(lambda x, q: _at_rank(x.abs(), lambda n: max(int(q * n) - 1, 0)).clamp(min=1)),
-            "you round the rank down; it is the smallest whole number that is at least q n.",
+            _pushed(_shortened, lambda d, x_c, x_u: (d * x_c).sum() / x_c.square().sum() * x_c),
+            "your projection runs over the whole batch: each sample has a line of its own.",
         ),
         Wrong(
-            _threshold(lambda x, q: _at_rank(x.abs(), lambda n: max(round(q * n) - 1, 0)).clamp(min=1)),
-            "you round the rank to the nearest number; it is the smallest whole number that is at least q n.",
+            _exchanged,
+            "you have the two parts exchanged: eta belongs to the part along the estimate, the other counts in full.",
         ),
         Wrong(
-            lambda x, q: x / _ranked(x.abs(), q).clamp(min=1),
-            "you divide by m without clipping first: values beyond the quantile stay beyond 1.",
+            lambda x_c, x_u, w, eta, r: _projected(x_c, x_u, w - 1, eta, r),
+            'your w is the "guidance scale" of papers, 1 without guidance; here w = 0 gives the conditional estimate.',
+        ),
+        Wrong(
+            lambda x_c, x_u, w, eta, r: _projected(x_c, x_u, w, eta, r) - x_c + x_u,
+            "you begin from the unconditional estimate; what is added belongs to the conditional one.",
         ),
     ],
 )

@@ -460,6 +460,15 @@ best_v = Check(
             "v_hat has to start from the mean of v, which is not 0 if the data's is not.",
         ),
         Wrong(
+            _regressed(
+                lambda dz, mv, a, s, c, total, k, loss: (
+                    mv + a * s * (1 + c) / total * dz,
+                    a**2 + s**2 * c - (a * s * (1 + c)) ** 2 / total,
+                )
+            ),
+            "in your covariance of v and z the two terms add up; v has sigma x with a minus.",
+        ),
+        Wrong(
             lambda z, a, s, mean, variance: _best(z, a, s, mean, variance**2),
             "you take the variance of the data for its standard deviation, and square it.",
         ),
@@ -494,8 +503,8 @@ def _edm_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in FLOATS:
         levels = (uniform(g, 0.2, 1.5, 5).to(dtype) for _ in range(2))
-        yield Case(f"{name_of(dtype)}, five levels, s = 0.5", (*levels, 0.5))
-    yield Case("variance exploding, s = 2", (torch.ones(3, dtype=torch.float64), uniform(g, 0.1, 20, 3), 2.0))
+        yield Case(f"{name_of(dtype)}, five levels, sigma_d = 0.5", (*levels, 0.5))
+    yield Case("variance exploding, sigma_d = 2", (torch.ones(3, dtype=torch.float64), uniform(g, 0.1, 20, 3), 2.0))
     yield Case("no signal left, alpha = 0", (*_numbers(0.0, 1.0), 0.7))
 
 
@@ -513,10 +522,22 @@ edm_coefficients = Check(
     _edm,
     _edm_cases,
     [
-        Wrong(lambda a, o, s: _edm(a, o, s**0.5), "the variance of the data is s²; you use s for it."),
+        Wrong(lambda a, o, s: _edm(a, o, s**0.5), "the variance of the data is σ_d²; you use σ_d for it."),
         Wrong(
             _but(lambda skip, out, scale, a, o, s: (skip, out, scale**2)),
             "your c_in divides by the variance of z; its standard deviation is to become 1.",
+        ),
+        Wrong(
+            _but(lambda skip, out, scale, a, o, s: (skip, out * scale, scale)),
+            "your c_out divides by the variance of z, and not by its root.",
+        ),
+        Wrong(
+            _but(lambda skip, out, scale, a, o, s: (skip, out * scale, scale**2)),
+            "your c_out and c_in divide by the variance of z; both lack a root.",
+        ),
+        Wrong(
+            lambda alpha, sigma, std: _edm(torch.ones_like(alpha), sigma, std),
+            "these are the coefficients of Karras' table 1, for alpha = 1; here the signal has scale alpha.",
         ),
         Wrong(
             _but(lambda skip, out, scale, a, o, s: (skip, out**2, scale)),

@@ -18,12 +18,12 @@ __all__ = [
     "any_noise_step",
     "clipped_ddim_step",
     "ddim_step",
-    "dpm_solver_step",
     "hutchinson_variances",
     "karras_step",
     "langevin_step",
     "log_likelihood",
     "sample",
+    "single_step",
 ]
 
 COSINE, LINEAR = CosineSchedule(), LinearSchedule()
@@ -93,6 +93,10 @@ ddim_step = Check(
         Wrong(
             lambda z, x, at, st, as_, ss: as_ * x + (1 - as_**2).clamp(min=0).sqrt() * (z - at * x) / st,
             "you wrote √(1 − alpha_s²) for sigma_s; that holds where variance is preserved, and not here always.",
+        ),
+        Wrong(
+            lambda z, x, at, st, as_, ss: as_ * x + at * ss**2 / (as_ * st**2) * (z - at * x),
+            "this is the mean of the posterior, with which an *ancestral* step begins; DDIM keeps all of the noise.",
         ),
         Wrong(
             lambda z, x, at, st, as_, ss: x + ss * (z - at * x) / st,
@@ -322,6 +326,12 @@ def _heun(mean: Callable[..., Tensor], guarded: bool = True) -> Callable[..., Te
     return answer
 
 
+def _small_number(denoise: Callable[..., Tensor], z: Tensor, high: float, low: float) -> Tensor:
+    first = _slope(denoise, z, high)
+    end = z + (low - high) * first
+    return z + (low - high) * (first + (end - denoise(end, low)) / (low + 1e-8)) / 2
+
+
 _karras = _heun(lambda denoise, z, high, low, first, end: (first + _slope(denoise, end, low)) / 2)
 karras_step = Check(
     "karras_step",
@@ -349,6 +359,11 @@ karras_step = Check(
             "at sigma_s = 0 the second slope would be 0 / 0: where the step ends at clean data, leave it out.",
         ),
         Wrong(
+            _small_number,
+            "a small number in the denominator does not save the last step: at sigma_s = 0 its second slope is "
+            "meaningless, and Euler's step is the answer.",
+        ),
+        Wrong(
             _heun(
                 lambda denoise, z, high, low, first, end: _slope(
                     denoise, z + (low - high) / 2 * first, (high + low) / 2
@@ -373,69 +388,106 @@ karras_step = Check(
 )
 
 
-# ---- DPM-Solver++(2M) ----------------------------------------------------------------------------------------
+# ---- DPM-Solver++(2S) ----------------------------------------------------------------------------------------
 
 
-def _dpm_cases(seed: int) -> Iterator[Case]:
+def _single_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
-    s, t = ordered_pair(g, 0.1, 0.7)
-    r = t + uniform(g, 0.05, 0.2).item()
+    s, t = ordered_pair(g, 0.1, 0.8)
+    m = s + (0.3 + 0.4 * uniform(g, 0, 1).item()) * (t - s)
+
+    def coupled(z: Tensor, time: float) -> Tensor:
+        return torch.tanh(z + 0.5 * z.roll(1, -1)) / (1 + time)
+
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{name_of(dtype)}, clips of 3 frames", (*_three(g, dtype=dtype), (r, t, s), COSINE))
-    yield Case("one frame, the last step began at t = 1", (*_three(g, 1, 1, 1, 3, 3), (1.0, t, s), COSINE))
-    yield Case("points, sub-variance-preserving", (*_three(g, 6, 2), (r, t, s), SubVPSchedule()))
-    z, x_hat = video(g, 4, 2), video(g, 4, 2)
-    yield Case("x_hat did not change", (z, x_hat, x_hat.clone(), (r, t, s), COSINE))
+        yield Case(f"{name_of(dtype)}, clips of 3 frames", (coupled, video(g, dtype=dtype), t, m, s, COSINE))
+    yield Case("one frame, from t = 1, m close to s", (coupled, video(g, 1, 1, 1, 3, 3), 1.0, s + 0.02, s, COSINE))
+    yield Case("points, sub-variance-preserving", (coupled, video(g, 6, 2), t, m, s, SubVPSchedule()))
+    yield Case("an estimate that does not change", (lambda z, time: 0 * z + 0.3, video(g, 4, 2), t, m, s, COSINE))
 
 
-def _two_step(guess: Callable[..., Tensor], half: float = 0.5) -> Callable[..., Tensor]:
-    """(6.18) with guess(x_hat, last, h, h') in the brackets, and l = half * lambda."""
+def _exponential(z: Tensor, x: Tensor, t: Any, s: Any, schedule: Schedule, half: float = 0.5) -> Tensor:
+    """From t to s with the estimate x throughout."""
+    decay = torch.exp(half * (schedule.log_snr(t) - schedule.log_snr(s)))
+    return schedule.sigma(s) / schedule.sigma(t) * z + schedule.alpha(s) * (1 - decay) * x
 
-    def answer(z: Tensor, x: Tensor, last: Tensor, times: tuple[float, float, float], schedule: Schedule) -> Tensor:
-        r, t, s = times
-        before, now, then = (half * schedule.log_snr(u) for u in times)
-        ratio = schedule.sigma(s) / schedule.sigma(t)
-        return ratio * z + schedule.alpha(s) * (1 - torch.exp(now - then)) * guess(x, last, then - now, now - before)
+
+def _share(t: Any, m: Any, s: Any, schedule: Schedule) -> Tensor:
+    """How much of the step, in half the log-SNR, lies before m."""
+    at_t, at_m, at_s = (schedule.log_snr(u) for u in (t, m, s))
+    return (at_m - at_t) / (at_s - at_t)
+
+
+def _single(
+    guess: Callable[..., Tensor] = lambda x, other, r: x + (other - x) / (2 * r),
+    second: Callable[..., tuple[Tensor, Any]] = lambda z, there, t, m, s: (there, m),
+    share: Callable[..., Any] = _share,
+    half: float = 0.5,
+) -> Callable[..., Tensor]:
+    """guess: of the mean estimate; second: where the denoiser is asked again, (z, place at m, times) -> place, time."""
+
+    def answer(denoise: Callable[..., Tensor], z: Tensor, t: Any, m: Any, s: Any, schedule: Schedule) -> Tensor:
+        x = denoise(z, t)
+        other = denoise(*second(z, _exponential(z, x, t, m, schedule, half), t, m, s))
+        return _exponential(z, guess(x, other, share(t, m, s, schedule)), t, s, schedule, half)
 
     return answer
 
 
-def _dpm(z: Tensor, x_hat: Tensor, last: Tensor, times: tuple[float, float, float], schedule: Schedule) -> Tensor:
-    """By the slope of x_hat in half the log-SNR, looked up in the middle of the step."""
-    return _two_step(lambda x, before, h, k: x + (x - before) / k * (h / 2))(z, x_hat, last, times, schedule)
+def _once(denoise: Callable[..., Tensor], z: Tensor, t: Any, m: Any, s: Any, schedule: Schedule) -> Tensor:
+    return _exponential(z, denoise(z, t), t, s, schedule)
 
 
-dpm_solver_step = Check(
-    "dpm_solver_step",
-    _dpm,
-    _dpm_cases,
+single_step = Check(
+    "single_step",
+    _single(),
+    _single_cases,
     [
-        Wrong(_two_step(lambda x, last, h, k: x), "this is DDIM: x_hat of the last step is not used."),
+        Wrong(_once, "this is DDIM from t to s: the estimate at m is not used."),
         Wrong(
-            _two_step(lambda x, last, h, k: x + h / k * (x - last)),
+            _single(lambda x, other, r: other + 0 * x),
+            "you use the estimate at m alone, which is right where m lies in the middle of the step, in half the "
+            "log-SNR, and nowhere else.",
+        ),
+        Wrong(
+            _single(lambda x, other, r: x + (other - x) / r),
             "you extrapolate to the end of the step; the mean over the step is wanted, half as far.",
         ),
         Wrong(
-            _two_step(lambda x, last, h, k: x + k / (2 * h) * (x - last)),
-            "your ratio of step lengths is upside down: a long step has to extrapolate further than a short one.",
+            _single(lambda x, other, r: x + r / 2 * (other - x)),
+            "your share r is upside down: the closer m lies to t, the more a change of the estimate has to count.",
         ),
         Wrong(
-            _two_step(lambda x, last, h, k: x - h / (2 * k) * (x - last)),
-            "you extrapolate backwards: x_hat goes on as it went from the last step to this one.",
+            _single(share=lambda t, m, s, schedule: (t - m) / (t - s)),
+            "your share r is measured in t; the line on which you extrapolate is one in half the log-SNR.",
         ),
         Wrong(
-            _two_step(lambda x, last, h, k: x + (x - last) / 2),
-            "your extrapolation takes both steps for equally long; in half the log-SNR they are not.",
+            _single(second=lambda z, there, t, m, s: (z, m)),
+            "you ask for the second estimate at the old z; it belongs to where DDIM lands at m.",
         ),
         Wrong(
-            _two_step(lambda x, last, h, k: x + h / (2 * k) * (x - last), half=1.0),
-            "you measure the steps in lambda; here h is a difference of half the log-SNR.",
+            _single(second=lambda z, there, t, m, s: (there, t)),
+            "you ask for the second estimate at time t; DDIM lands at m.",
         ),
         Wrong(
-            lambda z, x, last, times, schedule: _dpm(z, last, x, times, schedule),
-            "you exchange x_hat of this step and of the last one.",
+            _single(second=lambda z, there, t, m, s: (there, s)),
+            "you ask for the second estimate at time s; you are at m.",
+        ),
+        Wrong(_single(half=1.0), "you measure the steps in lambda; here h is a difference of half the log-SNR."),
+        Wrong(
+            _single(half=-0.5),
+            "your exponential grows, e^h; the share of the old that is left, e^(-h), gets smaller with the step.",
+        ),
+        Wrong(
+            lambda denoise, z, t, m, s, schedule: _single()(denoise, z, s, m, t, schedule),
+            "your times run the other way: t is where z is, and s, the cleaner one, where it goes.",
+        ),
+        Wrong(
+            lambda denoise, z, t, m, s, schedule: _single()(denoise, z, t, m, s, schedule) + 0 * denoise(z, t),
+            "the value is right, but you call the denoiser more than twice: keep the first estimate.",
         ),
     ],
+    probe=counting,
 )
 
 

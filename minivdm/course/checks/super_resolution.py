@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from minivdm.core import CosineSchedule, Schedule, VESchedule, guidance, observe
+from minivdm.core import CosineSchedule, Schedule, VESchedule, observe
 from minivdm.course.checks.harness import (
     Case,
     Check,
@@ -31,42 +31,46 @@ COSINE = CosineSchedule()
 def _camera_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
-        yield Case(f"{name_of(dtype)}, 2x2 pixels, every frame", (video(g, 2, 1, 3, 4, 6, dtype=dtype), 2, 1))
-    yield Case("2x2 pixels of three channels, every second of 5 frames", (video(g, 2, 3, 5, 4, 6), 2, 2))
-    yield Case("4x4 pixels, every third of 6 frames", (video(g, 1, 1, 6, 8, 4), 4, 3))
-    yield Case("all pixels, every second of 4 frames", (video(g, 3, 1, 4, 3, 5), 1, 2))
-    yield Case("one frame, a block that is the whole of it", (video(g, 2, 2, 1, 3, 3), 3, 2))
+        yield Case(f"{name_of(dtype)}, 2x2 pixels, every frame by itself", (video(g, 2, 1, 3, 4, 6, dtype=dtype), 2, 1))
+    yield Case("2x2 pixels of three channels, 6 frames in pairs", (video(g, 2, 3, 6, 4, 6), 2, 2))
+    yield Case("4x4 pixels, 6 frames in threes", (video(g, 1, 1, 6, 8, 4), 4, 3))
+    yield Case("all pixels, 4 frames in pairs", (video(g, 3, 1, 4, 3, 5), 1, 2))
+    yield Case("a block that is the whole clip", (video(g, 2, 2, 2, 3, 3), 3, 2))
 
 
-def _camera(x: Tensor, space: int, every: int) -> Tensor:
-    return observe.Downsample(space, every)(x)
+def _camera(x: Tensor, space: int, shutter: int) -> Tensor:
+    """Frame by frame through the package's camera, then averaged over each group."""
+    small = observe.Downsample(space)(x)
+    groups = [small[:, :, k : k + shutter].sum(2) / shutter for k in range(0, x.shape[2], shutter)]
+    return torch.stack(groups, 2)
 
 
-def _frames_mean(x: Tensor, space: int, every: int) -> Tensor:
-    kept = [x[:, :, i : i + every].mean(2) for i in range(0, x.shape[2], every)]
-    return _camera(torch.stack(kept, 2), space, 1)
-
-
-downsample = Check(
-    "downsample",
+long_exposure = Check(
+    "long_exposure",
     _camera,
     _camera_cases,
     [
         Wrong(
-            lambda x, k, n: _camera(x, k, n) * k**2, "you add the pixels of a block up; this camera takes their mean."
+            lambda x, k, n: _camera(x, k, n) * k**2 * n,
+            "you add the values of a block up; this camera takes their mean.",
         ),
+        Wrong(lambda x, k, n: _camera(x, k, n) * n, "you add up the frames of a group; the camera takes their mean."),
         Wrong(
-            lambda x, k, n: x[:, :, ::n, ::k, ::k],
+            lambda x, k, n: _camera(x[..., ::k, ::k], 1, n),
             "you keep one pixel of each block; this camera takes the mean of all of them.",
         ),
-        Wrong(_frames_mean, "frames are dropped, not averaged: only pixels share a block."),
         Wrong(
-            lambda x, k, n: _camera(x[:, :, n - 1 :], k, n) if x.shape[2] >= n else _camera(x[:, :, -1:], k, n),
-            "you keep the last frame of every group; the first one, frame 0, belongs to what is seen.",
+            lambda x, k, n: observe.Downsample(k, n)(x),
+            "you keep the first frame of each group, as the lesson's camera does; with its shutter open, this one sees "
+            "the mean of all of them.",
         ),
         Wrong(
-            lambda x, k, n: _camera(x[:, :, : -(-x.shape[2] // n)], k, 1),
-            "you keep as many frames as there should be, but the leading ones instead of every `every`-th.",
+            lambda x, k, n: _camera(x.unflatten(2, (n, -1)).transpose(2, 3).flatten(2, 3), k, n),
+            "your groups are made of frames that are far apart; those of a group follow one another.",
+        ),
+        Wrong(
+            lambda x, k, n: functional.avg_pool3d(x, (n, k, k), (1, k, k)),
+            "your groups overlap: a frame belongs to one group only.",
         ),
     ],
 )
@@ -79,38 +83,40 @@ def _project_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
         x_hat, x = (video(g, 2, 1, 3, 4, 6, dtype=dtype) for _ in range(2))
-        yield Case(f"{name_of(dtype)}, 2x2 pixels, every frame", (x_hat, _camera(x, 2, 1), 2, 1))
-    yield Case(
-        "2x2 pixels, every second of 5 frames", (video(g, 2, 3, 5, 4, 6), _camera(video(g, 2, 3, 5, 4, 6), 2, 2), 2, 2)
-    )
-    yield Case(
-        "4x4 pixels, every third of 6 frames", (video(g, 1, 1, 6, 8, 4), _camera(video(g, 1, 1, 6, 8, 4), 4, 3), 4, 3)
-    )
-    yield Case("all pixels, every second of 4 frames", (video(g, 3, 1, 4, 3, 5), video(g, 3, 1, 2, 3, 5), 1, 2))
+        yield Case(f"{name_of(dtype)}, 2x2 pixels, every frame by itself", (x_hat, _camera(x, 2, 1), 2, 1))
+    for name, shape, space, shutter in (
+        ("2x2 pixels, 6 frames in pairs", (2, 3, 6, 4, 6), 2, 2),
+        ("4x4 pixels, 6 frames in threes", (1, 1, 6, 8, 4), 4, 3),
+        ("all pixels, 4 frames in pairs", (3, 1, 4, 3, 5), 1, 2),
+    ):
+        yield Case(name, (video(g, *shape), _camera(video(g, *shape), space, shutter), space, shutter))
     x_hat = video(g, 2, 1, 2, 4, 4)
-    yield Case("an estimate that agrees with y already", (x_hat, _camera(x_hat, 2, 1), 2, 1))
+    yield Case("an estimate that agrees with y already", (x_hat, _camera(x_hat, 2, 2), 2, 2))
 
 
-def _written(values: Tensor, space: int, every: int, like: Tensor) -> Tensor:
-    """Each value into all pixels of its block, 0 into the frames between."""
-    made = torch.zeros_like(like)
-    made[:, :, ::every] = functional.interpolate(values, scale_factor=(1, space, space), mode="nearest")
-    return made
+def _written(values: Tensor, space: int, shutter: int) -> Tensor:
+    """Each value into all pixels of its block, in all frames of its group."""
+    return functional.interpolate(values, scale_factor=(shutter, space, space), mode="nearest")
 
 
-def _project(x_hat: Tensor, y: Tensor, space: int, every: int) -> Tensor:
-    return x_hat + _written(y - _camera(x_hat, space, every), space, every, x_hat)
+def _residual(x_hat: Tensor, y: Tensor, space: int, shutter: int) -> Tensor:
+    return y - _camera(x_hat, space, shutter)
 
 
-def _corner(x_hat: Tensor, y: Tensor, space: int, every: int) -> Tensor:
+def _project(x_hat: Tensor, y: Tensor, space: int, shutter: int) -> Tensor:
+    return x_hat + _written(_residual(x_hat, y, space, shutter), space, shutter)
+
+
+def _corner(x_hat: Tensor, y: Tensor, space: int, shutter: int) -> Tensor:
     made = x_hat.clone()
-    made[:, :, ::every, ::space, ::space] += (y - _camera(x_hat, space, every)) * space**2
+    made[..., ::space, ::space] += _written(_residual(x_hat, y, space, shutter), 1, shutter) * space**2
     return made
 
 
-def _spread_in_time(x_hat: Tensor, y: Tensor, space: int, every: int) -> Tensor:
-    residual = (y - _camera(x_hat, space, every)).repeat_interleave(every, 2)[:, :, : x_hat.shape[2]]
-    return x_hat + _written(residual, space, 1, x_hat)
+def _first(x_hat: Tensor, y: Tensor, space: int, shutter: int, factor: int = 1) -> Tensor:
+    made = x_hat.clone()
+    made[:, :, ::shutter] += _written(_residual(x_hat, y, space, shutter), space, 1) * factor
+    return made
 
 
 project = Check(
@@ -119,24 +125,23 @@ project = Check(
     _project_cases,
     [
         Wrong(
-            lambda x, y, k, n: x + _written(y - _camera(x, k, n), k, n, x) / k**2,
-            "you write with the transpose of D, 1/k² of the residual; the pseudo-inverse writes a block's mean into "
+            lambda x, y, k, n: x + _written(_residual(x, y, k, n), k, n) / (n * k**2),
+            "you write with the transpose of D, a share of the residual; the pseudo-inverse writes a block's mean into "
             "each of its pixels.",
         ),
         Wrong(
-            lambda x, y, k, n: x - _written(y - _camera(x, k, n), k, n, x),
+            lambda x, y, k, n: x + _written(_residual(x, y, k, n), k, n) / n,
+            "you divide the residual among the frames of a group; for their *mean* to change by it, each has to.",
+        ),
+        Wrong(
+            lambda x, y, k, n: x - _written(_residual(x, y, k, n), k, n),
             "the sign is wrong: after the projection D x must be y, but you go away from it.",
         ),
         Wrong(
-            lambda x, y, k, n: torch.where(_written(torch.ones_like(y), k, n, x) > 0, _written(y, k, n, x), x),
-            "you put y itself into the seen frames, which erases the details that the estimate has inside the "
-            "blocks; only the seen part is to be replaced.",
+            lambda x, y, k, n: _written(y, k, n), "that is the seen part alone; the unseen part of x_hat is missing."
         ),
         Wrong(
-            lambda x, y, k, n: _written(y, k, n, x), "that is the seen part alone; the unseen part of x_hat is missing."
-        ),
-        Wrong(
-            lambda x, y, k, n: x + _written(y, k, n, x),
+            lambda x, y, k, n: x + _written(y, k, n),
             "you add what was seen, without taking away what the estimate would show in its place.",
         ),
         Wrong(
@@ -144,12 +149,19 @@ project = Check(
             "D x is y now, but you changed one pixel of each block alone; the pseudo-inverse spreads the "
             "residual evenly, the smallest change that does it.",
         ),
-        Wrong(_spread_in_time, "frames that were not observed belong to the unseen part: leave them as they are."),
+        Wrong(
+            lambda x, y, k, n: _first(x, y, k, n, n),
+            "D x is y now, but you changed the first frame of each group alone; the smallest change that does it is "
+            "spread over all of them.",
+        ),
+        Wrong(_first, "you write into the first frame of each group; this camera has seen all of them."),
     ],
 )
 
 
-# ---- eq 8 ----------------------------------------------------------------------------------------------------
+# ---- eq 8, for several cameras -------------------------------------------------------------------------------
+
+Observation = tuple[Callable[[Tensor], Tensor], Tensor, float]
 
 
 class _Bent:
@@ -169,87 +181,103 @@ def _eq_8_cases(seed: int) -> Iterator[Case]:
     for dtype in (torch.float64, torch.float32):
         world = GaussianVideo(3, 0.9, (2, 4), 0.8)
         z, x = (video(g, 2, 1, 3, 2, 4, dtype=dtype) for _ in range(2))
+        seen = [(observe.Downsample(2), observe.Downsample(2)(x), 4.0), (lambda u: u[:, :, :1], x[:, :, :1], 1.5)]
         yield Case(
-            f"{name_of(dtype)}, Gaussian videos, 2x2 pixels of every second frame",
-            (world.denoiser(COSINE), observe.Downsample(2, 2), observe.Downsample(2, 2)(x), z, t, 4.0),
+            f"{name_of(dtype)}, Gaussian videos, 2x2 pixels of every frame, and the first frame",
+            (world.denoiser(COSINE), seen, z, t),
         )
     z, low = video(g, 3, 2, 1, 4, 4), observe.Downsample(2)
-    yield Case(
-        "a denoiser that is not linear, one frame, one y for all samples",
-        (_Bent(COSINE), low, low(video(g, 1, 2, 1, 4, 4)), z, t, 0.7),
-    )
+    once = low, low(video(g, 1, 2, 1, 4, 4)), 0.7
+    yield Case("a denoiser that is not linear, one camera, one y for all samples", (_Bent(COSINE), [once], z, t))
     mask = torch.rand(2, 3, 3, generator=g) < 0.5
     mask[0, 0, 0], mask[1, 0, 0] = True, False
-    pixels = observe.Pixels(mask)
-    yield Case(
-        "inpainting: y holds the pixels outside a mask",
-        (_Bent(COSINE), pixels, pixels(video(g, 2, 1, 2, 3, 3)), video(g, 2, 1, 2, 3, 3), t, 1.0),
-    )
+    pixels, z = observe.Pixels(mask), video(g, 2, 1, 2, 3, 3)
+    three = [(pixels, pixels(video(g, 2, 1, 2, 3, 3)), 1.0), (lambda x: x.mean(2), video(g, 2, 1, 3, 3), 2.0)]
+    three.append((lambda x: x.flatten(1).sum(1), video(g, 2), 0.2))
+    yield Case("pixels outside a mask, the mean frame, and the sum of all", (_Bent(COSINE), three, z, t))
     ring = GaussianMixture.ring()
     yield Case(
         "points of a plane, variance exploding, y is their first coordinate",
-        (ring.denoiser(VESchedule()), lambda x: x[:, :1], video(g, 4, 1), video(g, 4, 2), t, 1.0),
+        (ring.denoiser(VESchedule()), [(lambda x: x[:, :1], video(g, 4, 1), 1.0)], video(g, 4, 2), t),
     )
-    yield Case("weight 0", (_Bent(COSINE), low, low(z), z, t, 0.0))
+    yield Case("one weight is 0", (_Bent(COSINE), [(pixels, pixels(z), 0.0), (*three[1][:2], 1.0)], z, t))
 
 
-def _eq_8(denoise: Any, see: Callable[[Tensor], Tensor], y: Tensor, z: Tensor, t: float, weight: float) -> Tensor:
-    return guidance.reconstruction(denoise, y, weight, see)(z, t)
+def _eq_8_with(
+    error: Callable[[Tensor, float], Tensor] = lambda r, w: w * r.square().sum(),
+    of: str = "z",
+    power: int = 1,
+    chosen: Callable[[list[Observation]], list[Observation]] = lambda observations: observations,
+    graph: bool = True,
+) -> Callable[..., Tensor]:
+    """(11.3) with several cameras; the options make mistakes. error: (residual, weight) -> what is added up."""
 
-
-def _eq_8_with(error: Callable[[Tensor], Tensor], of: str = "z", power: int = 1) -> Callable[..., Tensor]:
-    """(11.3) with another function of the residual, another power of alpha, or a gradient in x_hat."""
-
-    def answer(denoise: Any, see: Callable[[Tensor], Tensor], y: Tensor, z: Tensor, t: float, weight: float) -> Tensor:
-        with torch.enable_grad():
+    def answer(denoise: Any, observations: list[Observation], z: Tensor, t: float) -> Tensor:
+        with torch.set_grad_enabled(graph):
             z = z.detach().clone().requires_grad_()
             x_hat = denoise(z, t)
-            (gradient,) = torch.autograd.grad(error(y - see(x_hat)), z if of == "z" else x_hat)
+            total = torch.stack([error(y - see(x_hat), weight) for see, y, weight in chosen(observations)]).sum()
+            (gradient,) = torch.autograd.grad(total, z if of == "z" else x_hat)
         alpha = denoise.schedule.alpha(t).to(z.dtype)
-        return (x_hat - weight * alpha**power / 2 * gradient).detach()
+        return (x_hat - alpha**power / 2 * gradient).detach()
 
     return answer
 
 
-def _total(r: Tensor) -> Tensor:
-    return r.square().sum()
+def _evenly(observations: list[Observation]) -> list[Observation]:
+    mean = sum(weight for _, _, weight in observations) / len(observations)
+    return [(see, y, mean) for see, y, _ in observations]
 
 
-def _forgetful(denoise: Any, see: Callable[[Tensor], Tensor], y: Tensor, z: Tensor, t: float, weight: float) -> Tensor:
-    z = z.detach().clone().requires_grad_()
-    return torch.autograd.grad(_total(y - see(denoise(z, t))), z)[0]
+def _one_by_one(denoise: Any, observations: list[Observation], z: Tensor, t: float) -> Tensor:
+    plain = denoise(z, t)
+    return plain + sum(_eq_8_with()(denoise, [one], z, t) - plain for one in observations)
 
 
 super_resolve = Check(
     "super_resolve",
-    _eq_8,
+    _eq_8_with(),
     _eq_8_cases,
     [
         Wrong(
-            _eq_8_with(lambda r: r.square().mean()),
+            _eq_8_with(lambda r, w: w * r.square().mean()),
             "you take the mean of the squares; (11.3) has their sum. A mean divides your weight by the number "
             "of values, and by the size of the batch.",
         ),
         Wrong(
-            _eq_8_with(lambda r: -_total(r)),
+            _eq_8_with(lambda r, w: -w * r.square().sum()),
             "the sign is wrong: the estimate must go against the gradient of the squared residual.",
         ),
-        Wrong(_eq_8_with(lambda r: 2 * _total(r)), "the correction is twice too large: (11.3) has a half in front."),
-        Wrong(_eq_8_with(_total, power=0), "the factor alpha_t in front of the gradient is missing."),
-        Wrong(_eq_8_with(_total, power=2), "alpha_t enters once, not squared."),
         Wrong(
-            _eq_8_with(_total, of="x_hat"),
+            _eq_8_with(lambda r, w: 2 * w * r.square().sum()),
+            "the correction is twice too large: (11.3) has a half in front.",
+        ),
+        Wrong(_eq_8_with(power=0), "the factor alpha_t in front of the gradient is missing."),
+        Wrong(_eq_8_with(power=2), "alpha_t enters once, not squared."),
+        Wrong(
+            _eq_8_with(of="x_hat"),
             "your gradient stops at x_hat. It has to go on through the denoiser to z: so the prior carries an "
             "observation to places that were not seen.",
         ),
         Wrong(
-            _forgetful,
+            _eq_8_with(graph=False),
             "a sampler calls its denoiser with gradients switched off; switch them on inside, "
             "with `torch.enable_grad()`.",
         ),
         Wrong(
-            lambda denoise, see, y, z, t, w: _eq_8(denoise, see, y, z, t, w) + 0 * denoise(z, t),
+            _one_by_one,
+            "you ask the denoiser anew for every camera; one call, and the gradient of one sum, do for all of them.",
+        ),
+        Wrong(
+            lambda denoise, observations, z, t: _eq_8_with()(denoise, observations, z, t) + 0 * denoise(z, t),
             "you call the denoiser twice; its value and its gradient come from one call, and a call is what costs.",
+        ),
+        Wrong(_eq_8_with(chosen=lambda observations: observations[:1]), "you follow the first camera alone."),
+        Wrong(_eq_8_with(chosen=lambda observations: observations[-1:]), "you follow the last camera alone."),
+        Wrong(_eq_8_with(chosen=_evenly), "you use one weight for all cameras; each has its own."),
+        Wrong(
+            _eq_8_with(lambda r, w: (w * r).square().sum()),
+            "your weights multiply the residuals, and are squared with them; they multiply the squares.",
         ),
     ],
     probe=counting_while_sampling,

@@ -9,49 +9,67 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minivdm.core import CosineSchedule, Denoiser, LinearSchedule, Schedule, diffuse, v_from_eps, v_from_x
+from minivdm.core import CosineSchedule, Denoiser, LinearSchedule, Schedule, diffuse, expand, v_from_eps, v_from_x
 from minivdm.course.checks.harness import Case, Check, Wrong, generator, name_of, uniform, video
 from minivdm.course.checks.training_loop import train as train
 
 # ---- times ---------------------------------------------------------------------------------------------------
 
 
-def _uniform_cases(seed: int) -> Iterator[Case]:
+def _offset_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for n, dtype in ((8, torch.float64), (5, torch.float32)):
-        yield Case(f"{name_of(dtype)}, {n} times", (uniform(g, 0, 1, n).to(dtype),))
-    yield Case("one time", (uniform(g, 0, 1, 1),))
-    yield Case("numbers at both ends", (torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64),))
+        yield Case(f"{name_of(dtype)}, {n} clips", (uniform(g, 0.55, 0.95).to(dtype), n))
+    yield Case("a small number, 4 clips", (uniform(g, 0.01, 0.2), 4))
+    yield Case("one clip", (uniform(g, 0, 1), 1))
+    yield Case("u = 0, 3 clips", (torch.zeros((), dtype=torch.float64), 3))
 
 
-def _strata(u: Tensor) -> Tensor:
-    return (torch.arange(len(u)) + u) / len(u)
+def _offset(u: Tensor, n: int) -> Tensor:
+    """One after the other, each an n-th after the one before."""
+    times = [u]
+    for k in range(1, n):
+        time = u + k / n
+        times.append(time - 1 if time >= 1 else time)
+    return torch.stack(times)
 
 
-stratified_times = Check(
-    "stratified_times",
-    _strata,
-    _uniform_cases,
+def _numbers(u: Tensor, n: int) -> Tensor:
+    return torch.arange(n, dtype=u.dtype)
+
+
+offset_times = Check(
+    "offset_times",
+    _offset,
+    _offset_cases,
     [
-        Wrong(lambda u: u.clone(), "these are independent times; each should lie in a part of [0, 1] of its own."),
         Wrong(
-            lambda u: torch.arange(len(u)) / len(u) + u,
-            "your times reach beyond 1: a random number moves a time within its own part only.",
-        ),
-        Wrong(lambda u: (torch.arange(len(u)) + 1 + u) / len(u), "the first part begins at 0; yours begin one later."),
-        Wrong(
-            lambda u: torch.linspace(0, 1, len(u), dtype=u.dtype) + u / len(u),
-            "linspace(0, 1, n) has its last point at 1, and n − 1 gaps: the n parts begin at 0, 1/n, …, (n − 1)/n.",
-        ),
-        Wrong(lambda u: u.sort().values, "sorted independent times are still independent times in another order."),
-        Wrong(
-            lambda u: (torch.arange(len(u)) + 0.5 + 0 * u) / len(u),
-            "your times are the middles of the parts, the same at every step: most noise levels are never seen.",
+            lambda u, n: u + _numbers(u, n) / n, "some of your times lie beyond 1: what runs over comes in again at 0."
         ),
         Wrong(
-            lambda u: (torch.arange(len(u)) + u[0]) / len(u),
-            "you use one random number for all; here every time has its own.",
+            lambda u, n: (u + _numbers(u, n) / n).clamp(max=1.0),
+            "your times stop at 1, and several are the same there; what runs over comes in again at 0.",
         ),
+        Wrong(
+            lambda u, n: (u + _numbers(u, n)) / n,
+            "your k-th time always lies in the k-th part, so that a clip's time depends on its place in the batch; "
+            "here each time by itself is uniform on all of [0, 1).",
+        ),
+        Wrong(
+            lambda u, n: _offset(u, n).sort().values,
+            "you sort the times: then the last clip of a batch is always the noisiest.",
+        ),
+        Wrong(
+            lambda u, n: (u + torch.linspace(0, 1, n, dtype=u.dtype)) % 1,
+            "linspace(0, 1, n) has its last point at 1, and n − 1 gaps: neighbours are 1/n apart.",
+        ),
+        Wrong(lambda u, n: u + 0 * _numbers(u, n), "all clips get the same time."),
+        Wrong(
+            lambda u, n: (u + (_numbers(u, n) + 1) / n) % 1,
+            "you begin one part too late: the first clip's time is u itself.",
+        ),
+        Wrong(lambda u, n: _numbers(u, n) / n, "your times do not depend on u: most noise levels are never seen."),
+        Wrong(lambda u, n: (u - _numbers(u, n) / n) % 1, "you go the other way round: time k is k/n *after* u."),
     ],
 )
 
@@ -156,7 +174,7 @@ v_loss = Check(
             "your v has the wrong sign: v = alpha eps − sigma x.",
         ),
         Wrong(
-            _written(goal=lambda z, e, a, s: v_from_eps(z, e, s, a)),
+            _written(goal=lambda z, e, a, s: 2 * expand(s.to(z), z) * e - z),  # alpha x is z less sigma e
             "alpha and sigma are exchanged in your v.",
         ),
         Wrong(_written(goal=lambda z, e, a, s: e), "you compare with the noise; the network is asked for v."),
@@ -461,7 +479,7 @@ drop_labels = Check(
 )
 
 
-# ---- two variances, with pen ---------------------------------------------------------------------------------
+# ---- three variances, with pen -------------------------------------------------------------------------------
 
 
 def _count_cases(seed: int) -> Iterator[Case]:
@@ -469,11 +487,11 @@ def _count_cases(seed: int) -> Iterator[Case]:
         yield Case(f"n = {n}", (n,))
 
 
-def _variances(n: int) -> tuple[float, float]:
-    """By the law of total variance: what strata take away is the variance of the strata's own means."""
+def _variances(n: int) -> tuple[float, float, float]:
+    """By the law of total variance, and the mean of the shifted grid: a shift within one n-th."""
     centres = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     independent = 1 / 12 / n
-    return independent, independent - float(centres.var(unbiased=False)) / n
+    return independent, independent - float(centres.var(unbiased=False)) / n, (1 / n) ** 2 / 12
 
 
 mean_time_variances = Check(
@@ -482,27 +500,44 @@ mean_time_variances = Check(
     _count_cases,
     [
         Wrong(
-            lambda n: (1 / 12, 1 / 12 / n**2),
+            lambda n: (1 / 12, 1 / 12 / n**2, 1 / 12),
             "these are variances of single times; the mean of n independent ones has an n-th of it.",
         ),
         Wrong(
-            lambda n: (1 / 12 / n, 1 / 12 / n**2),
+            lambda n: (1 / 12 / n, 1 / 12 / n**2, 1 / 12 / n**2),
             "your second result is the variance of one time in its part; the mean of n of them has an n-th of it.",
         ),
         Wrong(
-            lambda n: (1 / 12 / n**0.5, 1 / 12 / n**1.5),
+            lambda n: (1 / 12 / n**0.5, 1 / 12 / n**1.5, 1 / 12 / n),
             "variances fall like 1/n; it is standard deviations that fall like its root.",
         ),
         Wrong(
-            lambda n: (1 / 12 / n, 1 / 12 / n),
+            lambda n: (1 / 12 / n, 1 / 12 / n, 1 / 12 / n**2),
             "your strata do not help: how wide is the interval that a stratified time is uniform on?",
         ),
         Wrong(
-            lambda n: (1 / 3 / n, 1 / 3 / n**3),
+            lambda n: (1 / 12 / n, 1 / 12 / n**3, 1 / 12 / n**3),
+            "your third result takes the times for independent; they all move with the same u, and averaging does not "
+            "help.",
+        ),
+        Wrong(
+            lambda n: (1 / 12 / n, 1 / 12 / n**3, 1 / 12),
+            "your third result is that of u itself; when u has moved by 1/n, the set of times is the same again.",
+        ),
+        Wrong(
+            lambda n: (1 / 12 / n, 1 / 12 / n**3, 0.0),
+            "your third result is 0, as if the set of times did not move; it moves within one n-th.",
+        ),
+        Wrong(
+            lambda n: (1 / 12 / n, 1 / 12 / n**2, 1 / 12 / n**3),
+            "your second and third result are exchanged.",
+        ),
+        Wrong(
+            lambda n: (1 / 3 / n, 1 / 3 / n**3, 1 / 3 / n**2),
             "the variance of a uniform number is the mean of its square less the square of its mean.",
         ),
         Wrong(
-            lambda n: ((1 / 12 / n) ** 0.5, (1 / 12 / n**3) ** 0.5),
+            lambda n: ((1 / 12 / n) ** 0.5, (1 / 12 / n**3) ** 0.5, (1 / 12 / n**2) ** 0.5),
             "these are standard deviations; the variances are asked for.",
         ),
     ],

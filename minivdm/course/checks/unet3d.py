@@ -321,39 +321,50 @@ sequence_mask = Check(
 def _rotate_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
     for dtype in (torch.float64, torch.float32):
+        places = torch.arange(5, dtype=dtype)
         yield Case(
-            f"{name_of(dtype)}, 5 frames, 8 features",
-            (video(g, 3, 2, 5, 8, dtype=dtype), uniform(g, 0.1, 1.5, 4).to(dtype)),
+            f"{name_of(dtype)}, frames 0 to 4, 8 features",
+            (video(g, 3, 2, 5, 8, dtype=dtype), uniform(g, 0.1, 1.5, 4).to(dtype), places),
         )
-    yield Case("a single pair of features", (video(g, 2, 1, 4, 2), uniform(g, 0.1, 1.5, 1)))
-    yield Case("one frame", (video(g, 2, 2, 1, 4), uniform(g, 0.1, 1.5, 2)))
+    places = torch.tensor([0.0, 4.0, 8.0, 12.0], dtype=torch.float64)
+    yield Case("every fourth frame, 6 features", (video(g, 2, 1, 4, 6), uniform(g, 0.1, 1.5, 3), places))
     yield Case(
-        "one pair that turns by a quarter per frame, one that stands still",
-        (video(g, 1, 2, 6, 4), torch.tensor([math.pi / 2, 0.0], dtype=torch.float64)),
+        "frames 9, 2 and 3", (video(g, 1, 2, 3, 4), uniform(g, 0.1, 1.5, 2), torch.tensor([9.0, 2.0, 3.0]).double())
     )
+    yield Case("a single pair of features", (video(g, 2, 1, 4, 2), uniform(g, 0.1, 1.5, 1), places))
+    yield Case("one frame, the first", (video(g, 2, 2, 1, 4), uniform(g, 0.1, 1.5, 2), places[:1]))
 
 
-def _rotate(x: Tensor, omega: Tensor, position: Callable[[Tensor], Tensor] = lambda i: i) -> Tensor:
-    angle = position(torch.arange(x.shape[-2]).to(x))[:, None] * omega
-    return networks.rotate(x, angle.cos(), angle.sin())
+def _rotate(x: Tensor, omega: Tensor, places: Tensor) -> Tensor:
+    """As a product of complex numbers."""
+    angle = places[:, None] * omega
+    turned = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous()) * torch.polar(torch.ones_like(angle), angle)
+    return torch.view_as_real(turned).flatten(-2)
 
 
-def _neighbours(x: Tensor, omega: Tensor) -> Tensor:
-    apart = rearrange(x, "n h f (m two) -> n h f (two m)", two=2)
-    return rearrange(_rotate(apart, omega), "n h f (two m) -> n h f (m two)", two=2)
+def _members(x: Tensor, omega: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    angle = places[:, None] * omega
+    return x[..., 0::2], x[..., 1::2], angle.cos(), angle.sin()
 
 
-def _no_rotation(x: Tensor, omega: Tensor) -> Tensor:
-    angle = torch.arange(x.shape[-2]).to(x)[:, None] * omega
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * angle.cos() + b * angle.sin(), b * angle.cos() + a * angle.sin()], dim=-1)
+def _joined(first: Tensor, second: Tensor) -> Tensor:
+    return torch.stack([first, second], -1).flatten(-2)
 
 
-def _overwritten(x: Tensor, omega: Tensor) -> Tensor:
-    angle = torch.arange(x.shape[-2]).to(x)[:, None] * omega
-    a, b = x.chunk(2, dim=-1)
-    a = a * angle.cos() - b * angle.sin()
-    return torch.cat([a, b * angle.cos() + a * angle.sin()], dim=-1)
+def _no_rotation(x: Tensor, omega: Tensor, places: Tensor) -> Tensor:
+    a, b, cos, sin = _members(x, omega, places)
+    return _joined(a * cos + b * sin, b * cos + a * sin)
+
+
+def _overwritten(x: Tensor, omega: Tensor, places: Tensor) -> Tensor:
+    a, b, cos, sin = _members(x, omega, places)
+    a = a * cos - b * sin
+    return _joined(a, b * cos + a * sin)
+
+
+def _apart(x: Tensor, omega: Tensor, places: Tensor) -> Tensor:
+    a, b, cos, sin = _members(x, omega, places)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
 rotate = Check(
@@ -361,16 +372,30 @@ rotate = Check(
     _rotate,
     _rotate_cases,
     [
-        Wrong(lambda x, w: _rotate(x, -w), "you turn the other way round: R(θ) takes (1, 0) to (cos θ, sin θ)."),
         Wrong(
-            _neighbours, "your pairs are neighbours (2m, 2m + 1); here pair m is made of the features m and m + d/2."
+            lambda x, w, at: _rotate(x, -w, at), "you turn the other way round: R(θ) takes (1, 0) to (cos θ, sin θ)."
         ),
         Wrong(
-            lambda x, w: _rotate(x, w, lambda i: i + 1), "your frames are counted from 1: frame 0 should stay as it is."
+            lambda x, w, at: networks.rotate(x, (at[:, None] * w).cos(), (at[:, None] * w).sin()),
+            "your pair m is made of the features m and m + d/2, as in the lesson; here pairs are neighbours, 2m and "
+            "2m + 1.",
         ),
         Wrong(
-            lambda x, w: _rotate(x, w, torch.ones_like),
-            "you turn all frames by the same angle; frame i turns by i ω, so that distances can be told.",
+            _apart,
+            "the pairs are turned, but you put all first members before all second ones: each belongs in its place.",
+        ),
+        Wrong(
+            lambda x, w, at: _rotate(x, w, torch.arange(len(at)).to(at)),
+            "you count the frames; `positions` says where each of them stands in the video.",
+        ),
+        Wrong(
+            lambda x, w, at: _rotate(x, w, at - at[0]),
+            "you count from the first of these frames; then a block does not know where in the video it stands.",
+        ),
+        Wrong(
+            lambda x, w, at: _rotate(x, w, torch.ones_like(at)),
+            "you turn all frames by the same angle; a frame turns by its position times ω, so that distances can be "
+            "told.",
         ),
         Wrong(
             _overwritten,
@@ -378,12 +403,12 @@ rotate = Check(
         ),
         Wrong(_no_rotation, "that is no rotation, lengths change: one of the two sines needs a minus."),
         Wrong(
-            lambda x, w: torch.stack([x[:, :, i] * torch.cat([(i * w).cos()] * 2) for i in range(x.shape[2])], 2),
+            lambda x, w, at: x * (at[:, None] * w).cos().repeat_interleave(2, -1),
             "you have the cosines alone; each member of a pair also receives the other one times a sine.",
         ),
         Wrong(
-            lambda x, w: _rotate(x.transpose(1, 2), w).transpose(1, 2),
-            "you count the heads instead of the frames: frames are the last axis but one.",
+            lambda x, w, at: _rotate(x, w.flip(0), at),
+            "your frequencies are in the other order: pair m turns with the m-th.",
         ),
     ],
 )
