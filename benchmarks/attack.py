@@ -168,8 +168,8 @@ def main() -> int:
     }
     (RESULTS / "attack.json").write_text(json.dumps(found, indent=1) + "\n")
     (RESULTS / "attack.md").write_text(markdown(found))
-    failed = [f"FAILED {o.name}, {line}" for o in outcomes for line in o.failed] + inputs["failed"]
-    print("\n".join(failed) or "everything held")
+    failed = [line for outcome in outcomes for line in outcome.failed] + inputs["failed"]
+    print("\n".join(inputs["failed"]) if failed else "everything held")
     return int(bool(failed))
 
 

@@ -152,7 +152,7 @@ def _reading(videos: Tensor, reading: Reading | None) -> Reading:
     """The reading at hand, if it can be of these videos, or a new one."""
     if reading is None:
         return read(videos)
-    guards.video("videos", videos)
+    pixels("videos", videos)
     if reading.presence.shape != (videos.shape[0], videos.shape[2]):
         wanted = f"{videos.shape[0]} videos of {videos.shape[2]} frames"
         raise guards.BadArgument(f"reading: expected one of {wanted}, got one of {tuple(reading.presence.shape)}")

@@ -44,6 +44,7 @@ def train(
     """
     for name, count in (("steps", steps), ("batch", batch)):
         guards.whole(name, count)
+    guards.whole("every", every, least=0)
     for name, number, most in (("lr", lr, 1e6), ("decay", decay, 1.0)):
         guards.real(name, number, 0, most)
     denoiser = Denoiser(network, CosineSchedule(), target)

@@ -114,8 +114,6 @@ def video_folder(recipe: Settings, frames: int, split: str, device: torch.device
 
 def check_video_folder(recipe: Settings) -> None:
     """Raise RecipeError for settings that no folder can satisfy; the folder is not read."""
-    between("every", recipe.every, 1, 10_000)
-    between("stride", recipe.stride, 0, 1_000_000)
     between("size", recipe.size, 2, 1024)
     require(recipe.network.get("channels", 1) in (1, 3), "network.channels", "1 (grey) or 3 (colour)", recipe.network)
 

@@ -112,8 +112,10 @@ class Recipe:
     def _check_ranges(self) -> None:
         for name in ("clips", "batch", "accumulate", "log_every", "save_every", "preview_every"):
             between(name, getattr(self, name), 1, MOST)
-        for name, most in {"images": 10_000, "warmup": MOST, "seed": 2**63 - 1, "data_seed": 2**61 - 1}.items():
+        counts = {"images": 10_000, "warmup": MOST, "seed": 2**63 - 1, "data_seed": 2**61 - 1, "stride": 1_000_000}
+        for name, most in counts.items():
             between(name, getattr(self, name), 0, most)
+        between("every", self.every, 1, 10_000)
         for name in ("lr", "grad_clip"):
             require(0 < getattr(self, name) <= 1e6, name, "a number above 0, at most 1e6", getattr(self, name))
         for name in ("self_conditioning", "lr_end", "decay"):

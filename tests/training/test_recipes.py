@@ -26,7 +26,7 @@ def test_command_rebuilds_the_configuration():
     ("lrr=1", "did you mean 'lr'"), ("lr=fast", "lr: expected a finite number"), ("batch=0", "batch: expected"),
     ("batch", "key=value"),
     ("frames=[[8,2,4],[4,2,4]]", "rise"), ("frames=[[8,2]]", "clips_until"), ("precision=fp8", "bf16"),
-    ("lr.x=1", "network"), ("ema_decay=1", r"\[0, 1\)"),
+    ("lr.x=1", "a dot only after"), ("ema_decay=1", r"\[0, 1\)"),
 ])  # fmt: skip
 def test_wrong_assignment_is_named(assignment, says):
     with pytest.raises(RecipeError, match=says):
