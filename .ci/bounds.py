@@ -1,10 +1,10 @@
-"""Are the versions that pyproject.toml allows true? Its lower bounds, and the newest there are, in environments of their own.
+"""Do the versions that pyproject.toml allows work? The oldest, and the newest, in environments of their own.
 
     make bounds                                    the lower bounds, then the newest versions
     make bounds ARGS="--only lowest-direct"        one of the two (the other is `highest`)
     make bounds ARGS="--tests tests/core -- -x"    other tests; what follows -- goes to pytest
 
-The environments lie in build/bounds-*. A lower bound that does not hold is raised in pyproject.toml and environment.yml.
+The environments lie in build/bounds-*. A bound that does not hold is raised in pyproject.toml and environment.yml.
 """
 
 import argparse
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Rooms whose tests need nothing but the package, its extras course and data, and the tools below.
 TESTS = ["tests/core", "tests/networks", "tests/exact", "tests/data", "tests/measure", "tests/tasks", "tests/training",
          "tests/cli", "tests/properties", "tests/test_api.py"]  # fmt: skip
-TOOLS = ["pytest", "hypothesis", "diffusers", "scikit-image", "torchmetrics"]
+TOOLS = ["pytest", "hypothesis", "scikit-image", "torchmetrics"]  # diffusers would need a torch of its own age
 SHOWN = ("torch", "numpy", "einops", "safetensors", "tqdm", "pillow", "scipy", "matplotlib", "av")
 
 

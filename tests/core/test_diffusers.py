@@ -1,10 +1,13 @@
 """Samplers against an independent implementation, the schedulers of diffusers, on the same denoiser."""
 
+import pytest
 import torch
 
 from minivdm.core.samplers import DPMSolverPlusPlus2M, ddim_law, sample
 from minivdm.core.schedules import Schedule
 from minivdm.exact import GaussianMixture
+
+pytest.importorskip("diffusers", reason="make bounds leaves it out: it would need a torch of its own age")
 
 MIXTURE = GaussianMixture.ring(5, 1.0, 0.25)
 
