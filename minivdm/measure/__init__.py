@@ -1,4 +1,4 @@
 """How good a clip is: one clip at a time (metrics, tracks), joints of blocks (seams), two sets of clips (frechet).
 
-Read metrics, tracks, seams, frechet; readers has the small networks behind them.
+Read metrics, tracks, obedience, seams, frechet; readers has the small networks behind them.
 """

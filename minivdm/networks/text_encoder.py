@@ -2,7 +2,7 @@
 
 A picture reads a text by cross-attention (Rombach et al. 2022, "High-resolution image synthesis with latent diffusion
 models", section 3.3): queries come from the places of the picture, keys and values from the words. Imagen (Saharia et
-al. 2022, section 2.2) adds the words' mean to the embedding of the noise level as well; `UNet3D` does both.
+al. 2022, section 2.5) adds the words' mean to the embedding of the noise level as well; `UNet3D` does both.
 """
 
 from __future__ import annotations

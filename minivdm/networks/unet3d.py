@@ -49,6 +49,7 @@ class UNet3D(nn.Module):
         text: words of the vocabulary whose sentences the network takes as `text`; 0 for a network without. They enter
             by cross-attention after each spatial attention, and by their mean, beside the labels.
         text_layers: layers of the text encoder.
+        text_frozen: whether the text encoder stays as it is in training, as Imagen's does.
 
     Raises:
         BadArgument: a ValueError that names the argument, for counts out of range and for widths or lengths that do
@@ -74,6 +75,7 @@ class UNet3D(nn.Module):
         self_conditioning: bool = False,
         text: int = 0,
         text_layers: int = 2,
+        text_frozen: bool = False,
     ):
         super().__init__()
         for name, value in dict(channels=channels, width=width, patch=patch, blocks=blocks).items():
@@ -99,6 +101,7 @@ class UNet3D(nn.Module):
             middle=middle, spatial=list(spatial), temporal=list(temporal), head_channels=head_channels,
             embedding=embedding, **({"self_conditioning": True} if self_conditioning else {}),
             **({"text": text, "text_layers": text_layers} if text else {}),
+            **({"text_frozen": True} if text and text_frozen else {}),
         )  # fmt: skip
 
         def block(width_in: int, width_out: int, level: int) -> Block:
@@ -109,7 +112,7 @@ class UNet3D(nn.Module):
             nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
         self.label_embedding = nn.Linear(labels, embedding, bias=False) if labels else None
-        self.text_encoder = TextEncoder(text, embedding, text_layers) if text else None
+        self.text_encoder = TextEncoder(text, embedding, text_layers).requires_grad_(not text_frozen) if text else None
         self.text_mean = zero(nn.Linear(embedding, embedding, bias=False)) if text else None
         self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
         self.stem_estimate = None

@@ -207,6 +207,14 @@ def test_word_and_position_tables_are_adamws_and_matrices_are_muons():
     assert id(names["text_encoder.layers.0.qkv.weight"]) in muon and id(names["text_mean.weight"]) in muon
 
 
+def test_a_frozen_text_encoder_gets_no_gradient_and_the_rest_does():
+    network = UNet3D(**SMALL, text=WORDS, text_frozen=True)
+    assert network.config["text_frozen"] and not UNet3D(**SMALL, text=WORDS).config.get("text_frozen")
+    seeded(network)(clip(), torch.zeros(2), labels=torch.eye(10)[[3, 7]], text=ROWS).square().sum().backward()
+    frozen = {name for name, p in network.named_parameters() if p.grad is None}
+    assert frozen == {name for name, _ in network.named_parameters() if name.startswith("text_encoder.")}
+
+
 @pytest.mark.parametrize(
     ("text", "error", "said"),
     [
