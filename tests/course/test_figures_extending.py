@@ -46,6 +46,13 @@ def test_estimates_are_the_matrices_of_the_denoiser(method, weight):
     assert (x_a.flatten(1) @ a.T + z.flatten(1) @ b.T - expected).abs().max() < 1e-10  # float64
 
 
+@pytest.mark.parametrize("log_snr", [-8.0, 0.0, 8.0])
+def test_the_gradient_taken_on_paper_is_the_package_s(log_snr):
+    t, x_a, z = at(log_snr), normal(3, 1, 4, 1, 1, seed=1), normal(3, 1, 16, 1, 1, seed=2)
+    expected = reconstruction(fig.world().denoiser(fig.lesson_schedule()), x_a, 3.0)(z, t)
+    assert (fig.guided_by_hand(x_a, 3.0)(z, t) - expected).abs().max() < 1e-12  # float64
+
+
 def test_squared_error_is_that_of_samples():
     n, t = 20_000, at(-1.0)
     x = WORLD.sample(n, torch.Generator().manual_seed(0))

@@ -82,10 +82,10 @@ def still(draw: Draw, settings: Sequence[Mapping[str, Any]], alt: str = "") -> P
             canvas.paste(tiles[i], (left, top + head))
             left += tiles[i].width + 4
         top += height
-    words = [f"{caption}: " if caption else "" for caption in captions]
-    titles = [tile.alt.removeprefix("figure: ") if alt else tile.alt for tile in drawn]
-    described = "; ".join(word + title for word, title in zip(words, titles, strict=True))
-    described = f"{alt} ({described})" if alt else described
+    titles = [tile.alt.removeprefix("figure").removeprefix(": ") if alt else tile.alt for tile in drawn]
+    words = [": ".join(filter(None, pair)) for pair in zip(captions, titles, strict=True)]
+    described = "; ".join(filter(None, words))
+    described = f"{alt} ({described})" if alt and described else alt or described
     few = canvas.quantize(256) if canvas.getcolors(256) else canvas
     return Picture(encode(few), described, width // 2)
 
