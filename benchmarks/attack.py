@@ -2,6 +2,7 @@
 
     make attack                                     (12 minutes of one core; writes benchmarks/results/attack.md)
     make attack ARGS="--minutes 60"                 (longer)
+    make attack ARGS="--only commands --minutes 5"  (a part of it; the table keeps what it has of the others)
 
 Each attack gets a share of the minutes and stops when it is used up; the table says how many of all there are were
 tried. A training that was interrupted has to end as if nothing had happened (`attack_runs`), a command line that cannot
@@ -19,7 +20,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,21 @@ SHARES = {"operations": 0.32, "random": 0.22, "full": 0.08, "two": 0.02, "damage
           "arguments": 0.1}  # fmt: skip
 
 
-class Clock:
-    """Deadlines of the attacks, one after the other. minutes: None for as long as it takes."""
+#: The parts that can be asked for, and their attacks.
+PARTS = {"runs": ("operations", "random", "full", "two", "damage"), "commands": ("commands",), "inputs": ("arguments",)}
 
-    def __init__(self, minutes: float | None) -> None:
+
+class Clock:
+    """Deadlines of the attacks, one after the other. minutes: None for as long as it takes. parts: between which the
+    minutes are shared out."""
+
+    def __init__(self, minutes: float | None, parts: Sequence[str] = tuple(PARTS)) -> None:
         self.seconds, self.used, self.began = minutes and 60 * minutes, 0.0, time.monotonic()
+        self.whole = sum(SHARES[name] for part in parts for name in PARTS[part])
 
     def share(self, name: str) -> TimeUp:
         """Whether the time up to the end of this attack's share is up."""
-        self.used += SHARES[name]
+        self.used += SHARES[name] / self.whole
         end = None if self.seconds is None else self.began + self.used * self.seconds
         return lambda: end is not None and time.monotonic() > end
 
@@ -93,24 +100,37 @@ def on_commands(scratch: Path, run: Path, time_up: TimeUp, seed: int = 0, most: 
 
 
 def markdown(found: dict[str, Any]) -> str:
-    """The tables that CONTRIBUTING.md shows."""
+    """The tables that CONTRIBUTING.md shows, of the parts that were tried."""
+    parts = found["parts"]
+    minutes, busy = (sum(part[key] for part in parts.values()) for key in ("minutes", "busy"))
+    outcomes = [row for part in ("runs", "commands") if part in parts for row in parts[part]["outcomes"]]
     lines = [
-        f"{found['minutes']:.0f} minutes, of which {found['busy']:.0f} on the processor (torch {found['torch']}, "
+        f"{minutes:.0f} minutes, of which {busy:.0f} on the processor (torch {found['torch']}, "
         f"Python {found['python']}).",
         "",
         "| attack | tried | of | held |",
         "|---|---:|---:|---:|",
     ]
-    for row in found["outcomes"]:
+    for row in outcomes:
         lines.append(f"| {row['name']} | {row['tried']:,} | {row['of']:,} | {row['tried'] - len(row['failed']):,} |")
-    inputs, counts = found["inputs"], found["inputs"]["counts"]
+    failed = [f"{row['name']}: {line}" for row in outcomes for line in row["failed"]]
+    if "inputs" in parts:
+        failed += parts["inputs"]["failed"]
+        lines += _inputs(parts["inputs"])
+    if "commands" in parts and not (row := parts["commands"]["outcomes"][0])["failed"]:
+        lines += ["", f"{row['refused']:,} of the command lines were refused in one line and wrote nothing; the others "
+                  "were carried out, and replaced no file without `--force`."]  # fmt: skip
+    if failed:
+        lines += ["", "What did not hold:", "", *(f"- {line[:300]}" for line in failed)]
+    return "\n".join(lines) + "\n"
+
+
+def _inputs(inputs: dict[str, Any]) -> list[str]:
+    """A row of the first table, and the second one: what became of bad inputs."""
+    counts = inputs["counts"]
     held = inputs["tried"] - len(inputs["failed"])
     what = f"a bad input to one of {inputs['functions']} calls of public functions"
-    lines.append(f"| {what} | {inputs['tried']:,} | {inputs['of']:,} | {held:,} |")
-    commands = next(row for row in found["outcomes"] if "command" in row["name"])
-    if not commands["failed"]:
-        lines += ["", f"{commands['refused']:,} of the command lines were refused in one line and wrote nothing; the "
-                  "others were carried out, and replaced no file without `--force`."]  # fmt: skip
+    lines = [f"| {what} | {inputs['tried']:,} | {inputs['of']:,} | {held:,} |"]
     lines += ["", "| bad inputs | calls |", "|---|---:|"]
     words = {
         "named": "refused by a named error",
@@ -124,11 +144,7 @@ def markdown(found: dict[str, Any]) -> str:
         "exception": "looks like one of the faults above, and is right (listed below)",
     }
     lines += [f"| {text} | {counts.get(key, 0):,} |" for key, text in words.items()]
-    lines += ["", *(f"- {reason} ({n}x)" for reason, n in sorted(_merged(inputs["reasons"]).items()))]
-    failed = [f"{row['name']}: {line}" for row in found["outcomes"] for line in row["failed"]] + inputs["failed"]
-    if failed:
-        lines += ["", "What did not hold:", "", *(f"- {line[:300]}" for line in failed)]
-    return "\n".join(lines) + "\n"
+    return lines + ["", *(f"- {reason} ({n}x)" for reason, n in sorted(_merged(inputs["reasons"]).items()))]
 
 
 def _merged(reasons: dict[str, int]) -> dict[str, int]:
@@ -147,30 +163,47 @@ def main() -> int:
     parser.add_argument("--places", type=int, default=1000, help="at how many file operations (default: all)")
     parser.add_argument("--draws", type=int, default=100, help="random moments, and half the damages (default: 100)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts of it (default: all)")
     args = parser.parse_args()
-    clock, outcomes = Clock(args.minutes), []
-    began = time.monotonic()
+    clock, path = Clock(args.minutes, args.only), RESULTS / "attack.json"
+    found: dict[str, Any] = {"parts": json.loads(path.read_text())["parts"] if path.exists() else {}}
+    found |= {"torch": torch.__version__.partition("+")[0], "python": platform.python_version()}
     with tempfile.TemporaryDirectory() as scratch:
-        for outcome in on_runs(Path(scratch), clock, args.places, args.draws, args.seed):
-            print(f"{outcome.name}: {outcome.tried} tried, {len(outcome.failed)} failed", flush=True)
-            outcomes.append(outcome)
-        outcomes.append(on_commands(Path(scratch), Path(scratch) / "whole", clock.share("commands"), args.seed))
-        print(f"{outcomes[-1].name}: {outcomes[-1].tried} tried, {len(outcomes[-1].failed)} failed", flush=True)
-        inputs = attack_arguments.run(Path(scratch), args.seed, clock.share("arguments"))
-        print(f"bad inputs: {inputs['tried']} tried, {len(inputs['failed'])} failed", flush=True)
-    found = {
-        "minutes": (time.monotonic() - began) / 60,
-        "busy": sum(os.times()[:4]) / 60,
-        "torch": torch.__version__.partition("+")[0],
-        "python": platform.python_version(),
-        "outcomes": [vars(outcome) for outcome in outcomes],
-        "inputs": inputs,
-    }
-    (RESULTS / "attack.json").write_text(json.dumps(found, indent=1) + "\n")
-    (RESULTS / "attack.md").write_text(markdown(found))
-    failed = [line for outcome in outcomes for line in outcome.failed] + inputs["failed"]
-    print("\n".join(inputs["failed"]) if failed else "everything held")
+        for part in args.only:
+            began, busy = time.monotonic(), sum(os.times()[:4])
+            made = carry_out(part, Path(scratch), clock, args)
+            spent = {"minutes": (time.monotonic() - began) / 60, "busy": (sum(os.times()[:4]) - busy) / 60}
+            found["parts"][part] = {**made, **spent}
+            path.write_text(json.dumps(found, indent=1) + "\n")  # should a later part be interrupted
+            (RESULTS / "attack.md").write_text(markdown(found))
+    failed = [line for part in args.only for line in failures(found["parts"][part])]
+    print("\n".join(failed) or "everything held")
     return int(bool(failed))
+
+
+def carry_out(part: str, scratch: Path, clock: Clock, args: argparse.Namespace) -> dict[str, Any]:
+    """A part of the attacks, as it goes into the results."""
+    if part == "inputs":
+        inputs = attack_arguments.run(scratch, args.seed, clock.share("arguments"))
+        print(f"bad inputs: {inputs['tried']} tried, {len(inputs['failed'])} failed", flush=True)
+        return inputs
+    outcomes = []
+    if part == "runs":
+        attacks = on_runs(scratch, clock, args.places, args.draws, args.seed)
+    else:
+        whole = scratch / "whole"
+        if not whole.exists():
+            assert wait(forked(lambda: train(whole, resume=False))) == 0, "the undisturbed run failed"
+        attacks = iter([on_commands(scratch, whole, clock.share("commands"), args.seed)])
+    for outcome in attacks:
+        print(f"{outcome.name}: {outcome.tried} tried, {len(outcome.failed)} failed", flush=True)
+        outcomes.append(vars(outcome))
+    return {"outcomes": outcomes}
+
+
+def failures(part: dict[str, Any]) -> list[str]:
+    """All that did not hold."""
+    return part.get("failed", []) + [line for row in part.get("outcomes", []) for line in row["failed"]]
 
 
 if __name__ == "__main__":

@@ -107,10 +107,15 @@ def save(folder: Path, clips: int, tensors: Tensors, state: dict[str, Any], keep
     path = folder / f"clips-{clips:09d}.json"
     digest = write_tensors(path.with_suffix(".safetensors"), tensors)
     write_json(path, sealed({**state, "clips": clips, "sha256": digest}))
+    drop_old(folder, clips, keep)
+    return path
+
+
+def drop_old(folder: Path, clips: int, keep: int = 2) -> None:
+    """Remove the checkpoints of up to `clips` clips but for the newest `keep`."""
     for old in [found for found in listed(folder) if number(found) <= clips][:-keep]:
         old.unlink(missing_ok=True)  # first the JSON: without it the tensors are no checkpoint
         old.with_suffix(".safetensors").unlink(missing_ok=True)
-    return path
 
 
 def load(

@@ -77,6 +77,7 @@ class Run:
         trainer.ramp = tuple(state["ramp"]) if state.get("ramp") else None  # type: ignore[assignment]
         self.reconfigured(Recipe.from_dict(state["config"]))
         if trainer.world.first:
+            checkpoints.drop_old(self.folder / "checkpoints", trainer.clips)  # of a process killed before it did
             monitor.cut_metrics(self.metrics, trainer.clips)
             if state.get("look") and not self.looked():
                 self.look()

@@ -262,6 +262,15 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path):
     assert len(list((tmp_path / "checkpoints").iterdir())) == 4
 
 
+def test_finished_run_that_was_killed_before_it_tidied_up_keeps_two_checkpoints(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "drop_old", lambda *args: None)
+        fit(TINY, tmp_path)
+    assert len(checkpoints.listed(tmp_path / "checkpoints")) > 2
+    fit(TINY, tmp_path, resume=True)  # has nothing left to train, and so nothing to save
+    assert [checkpoints.number(path) for path in checkpoints.listed(tmp_path / "checkpoints")] == [20, 24]
+
+
 def test_metrics_of_lost_checkpoints_are_kept(tmp_path):
     fit(TINY, tmp_path)
     before = (tmp_path / "metrics.jsonl").read_bytes()
