@@ -45,9 +45,10 @@ def student_of(model: Any) -> Student | None:
 
 
 def student_sampling(model: Any, steps: int | None = None) -> Sampling:
-    """The sampling of a student: DDIM at as many steps as it knows, or a divisor of them.
+    """The sampling of a student: DDIM at as many steps as it knows, or, at a loss, at a divisor of them.
 
-    Raises TooManySteps before anything is computed, BadArgument for weights that are no student's.
+    An estimate of a student is right for a step of 1/N; a longer one along it ends elsewhere. Raises TooManySteps
+    before anything is computed, BadArgument for weights that are no student's.
     """
     student = student_of(model)
     if student is None:

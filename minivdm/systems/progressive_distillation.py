@@ -7,8 +7,8 @@ give z''. One step of the student from t lands there if its estimate x~ solves
     alpha'' x~ + (sigma'' / sigma) (z - alpha x~) = z'',
     x~ = (z'' - (sigma'' / sigma) z) / (alpha'' - (sigma'' / sigma) alpha)          (their algorithm 2; `target_x`)
 
-Where variance is preserved, a step turns by an angle, z'' = cos(phi'' - phi) z + sin(phi'' - phi) v~, and the same
-target needs no division by a small number:
+Where variance is preserved, a step turns by an angle, z'' = cos(phi'' - phi) z + sin(phi'' - phi) v~, and what a
+network that predicts v has to learn takes one division in place of two:
 
     v~ = (z'' - cos(phi'' - phi) z) / sin(phi'' - phi)                              (`target_v`)
 
