@@ -19,6 +19,7 @@ from minivdm.core.guards import BadArgument, whole
 from minivdm.data import writing
 from minivdm.networks import UNet3D
 from minivdm.systems import few_steps
+from minivdm.systems.text_to_video import text_to_video
 from minivdm.training import pretrained
 
 #: Weight of the guidance towards frames that belong together, where a network can be asked for it; as `sample` has it.
@@ -49,6 +50,8 @@ def generate(
     model: pretrained.TrainedDenoiser,
     digits: Sequence[int] | None = None,
     *,
+    text: str | Sequence[str] | None = None,
+    negative: str | Sequence[str] | None = None,
     count: int = 1,
     weight: float | None = None,
     few: int | None = None,
@@ -60,8 +63,11 @@ def generate(
     Args:
         model: what `load` returns.
         digits: what each clip shall show, such as [3] or [3, 7]; None leaves it to the network.
-        count: how many clips.
-        weight: of the guidance towards the digits, 0 for none (VDM eq 6); by default 1 where digits are given.
+        text: or in words, such as "a slow three moving up and left", for a model that reads them, such as
+            load("text-32"): one sentence for all clips, or one for each (`minivdm.systems.text_to_video`).
+        negative: with text, what the clips shall not show.
+        count: how many clips; with several sentences as many as they are.
+        weight: of the guidance towards digits or text, 0 for none (VDM eq 6); by default 1 where there are any.
         few: so many calls of the network in all, by the student few-N, in place of the model, which it has learnt from
             with its guidance (`minivdm.systems.few_steps`).
         seed: the same seed makes the same clips.
@@ -69,6 +75,13 @@ def generate(
             frames that belong together, is 0.75 where it is not given.
     """
     whole("count", count)
+    if text is not None or negative is not None:
+        if text is None or digits is not None or few is not None:
+            raise BadArgument("text: expected without digits and few, and with any negative")
+        sentences = [text] * count if isinstance(text, str) else text
+        task.setdefault("temporal_weight", TEMPORAL_WEIGHT)
+        asked = _asked(tasks.generate, model, None, 1.0 if weight is None else weight, seed, task)
+        return text_to_video(model, sentences, negative=negative, **asked).clamp(-1, 1)
     if few is not None:
         device = next(model.parameters()).device if isinstance(model, torch.nn.Module) else "cpu"
         model = few_steps.load(few, device)

@@ -86,6 +86,14 @@ def _sample(commands: argparse._SubParsersAction) -> None:
     add("--count", type=whole(1, 4096), default=8, help="how many clips")
     add("--frames", type=whole(1, 65_536), help="frames per clip; if not given, as in training")
     add(
+        "--text",
+        nargs="+",
+        metavar="SENTENCE",
+        help='what the clips shall show, such as "a slow three moving up and left": one sentence for all clips, or '
+        f"several, for a clip each; by the weights {options.TEXT_WEIGHTS} unless --weights names others",
+    )
+    add("--negative", metavar="SENTENCE", help="with --text: what the clips shall not show")
+    add(
         "--few",
         type=whole(1, 4096),
         metavar="N",

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 WEIGHTS = "moving-mnist-32"
+#: Those that read sentences; taken where --text is given without --weights.
+TEXT_WEIGHTS = "text-32"
 #: Of clips made from noise alone; frames that are given hold the others together by themselves.
 TEMPORAL = 0.75
 STEPS = 64
@@ -113,7 +115,7 @@ def sampling(sampler: str, labels: str, temporal: float) -> Parser:
         "--labels", nargs="+", metavar="LABEL", help=f"what each clip shall show, such as 3 or 3 7; {labels}"
     )
     asked.add_argument("--unconditional", action="store_true", help="leave to the network what the clips show")
-    add("--weight", type=real(0, 1000), default=1.0, help="of the guidance towards the labels, 0 = none")
+    add("--weight", type=real(0, 1000), default=1.0, help="of the guidance towards labels or text, 0 = none")
     add(
         "--temporal",
         type=real(0, 1000),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from minivdm import tasks
-from minivdm.cli import folders, options
+from minivdm.cli import folders, options, text
 from minivdm.cli.options import CommandLineError, check_values
 from minivdm.core import Denoise, samplers
 from minivdm.core.gaussian import expand, noise_like
@@ -24,7 +24,9 @@ from minivdm.training import distributed, pretrained
 def sample(args: argparse.Namespace) -> int:
     """Generate clips from trained weights and write them as GIF, WebP, MP4 or PNG."""
     out = Output(args, "samples")
+    text.settle(args)
     denoise, device = load(args)
+    sentences = text.asked(args, denoise)
     if few_steps.student_of(denoise) is not None:
         _as_a_student(args, denoise)
     c, f, h, w = denoise.shape
@@ -32,7 +34,7 @@ def sample(args: argparse.Namespace) -> int:
     check_values("--count, --frames", args.count, c, f, h, w)
     out.check(grid(args.count, f, h, w, out.kind))
     labels = asked(args, denoise)
-    if labels is None and not args.unconditional and classes(denoise):
+    if labels is None and sentences is None and not args.unconditional and classes(denoise):
         labels = drawn(denoise, args.count, args.seed)
         names = classes(denoise)
         words = " ".join("+".join(names[i] for i in row.nonzero()[:, 0].tolist()) or "none" for row in labels)
@@ -42,10 +44,14 @@ def sample(args: argparse.Namespace) -> int:
     noise = noise * denoise.schedule.prior_std()
     if labels is not None:
         labels = labels.to(device).expand(args.count, -1)
+    temporal = args.temporal if f > 1 else 0.0
+    if sentences is not None:
+        wanted = text.wanted(denoise, *sentences, args.weight, temporal)
+    else:
+        weight = args.weight if labels is not None else 0.0
+        wanted = tasks.guided(denoise, labels, weight, temporal_weight=temporal)
     videos = samplers.sample(
-        tasks.guided(
-            denoise, labels, args.weight if labels is not None else 0.0, temporal_weight=args.temporal if f > 1 else 0.0
-        ),
+        wanted,
         noise,
         args.steps,
         step=clip_by_clip(args, generators),

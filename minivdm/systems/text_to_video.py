@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from minivdm import tasks
+from minivdm.core.autoguidance import FramesApart, away_from
 from minivdm.core.denoiser import Denoise, Denoiser
 from minivdm.core.guards import BadArgument, check_types, real
 from minivdm.core.guidance import classifier_free
@@ -52,22 +53,30 @@ def text_to_video(
     others = read(model, negative)
     if len(others) not in (1, len(rows)):
         raise BadArgument(f"negative: expected 1 or {len(rows)} sentences, got {len(others)}")
-    guided = away_from_text(model, rows, others, weight)
+    guided = away_from_text(model, rows, others, weight, options.pop("temporal_weight", 0.0))
     options = {"shape": getattr(model, "shape", None), **options}
     return tasks.generate(guided, count=len(rows), generator=generator, **options)
 
 
-def away_from_text(model: Denoiser, text: Tensor, negative: Tensor, weight: float) -> Denoise:
+def away_from_text(
+    model: Denoiser, text: Tensor, negative: Tensor, weight: float, temporal_weight: float = 0.0
+) -> Denoise:
     """x_hat(text) + w (x_hat(text) - x_hat(negative)): guidance with a negative prompt, in one call of the network.
 
-    text, negative: tokens (b, n) and (b or 1, n). A network made for it is handed its own last estimate.
+    text, negative: tokens (b, n) and (b or 1, n). temporal_weight: of the guidance towards frames that belong together,
+    which costs a further call (`minivdm.tasks.guided`). A network made for it is handed its own last estimate.
     """
     real("weight", weight, least=0)
+    real("temporal_weight", temporal_weight, least=0)
     negative = negative.expand(len(text), -1)
 
     def of(estimate: Tensor | None) -> Denoise:
         own = {} if estimate is None else {"estimate": estimate}
-        return classifier_free(model.given(None, text=text, **own), model.given(None, text=negative, **own), weight)
+        wanted, unwanted = (model.given(None, text=rows, **own) for rows in (text, negative))
+        if not temporal_weight:
+            return classifier_free(wanted, unwanted, weight)
+        apart = FramesApart(model, {"text": text, **own})
+        return away_from(wanted, (unwanted, weight), (apart, temporal_weight))
 
     return SelfConditioned(of, model.schedule) if takes_estimate(model) else of(None)
 

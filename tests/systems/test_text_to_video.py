@@ -46,6 +46,16 @@ def test_a_negative_prompt_against_the_formula():
     assert (guided - (2.5 * wanted - 1.5 * unwanted)).abs().max() < 1e-4  # float32, another batch
 
 
+def test_temporal_guidance_beside_a_negative_prompt():
+    model, z, t = awake(), torch.randn(2, 1, 3, 8, 8), torch.tensor(0.5)
+    text, other = tokens(SENTENCES), tokens(["a digit"])
+    found = away_from_text(model, text, other, 1.5, 0.75)(z, t)
+    wanted, unwanted = model(z, t, text=text), model(z, t, text=other)
+    apart = model(z, t, text=text, frame_mask=torch.eye(3, dtype=torch.bool))
+    assert (found - (wanted + 1.5 * (wanted - unwanted) + 0.75 * (wanted - apart))).abs().max() < 1e-4
+    assert sampled(model, SENTENCES, negative="a digit", temporal_weight=0.5).isfinite().all()
+
+
 @pytest.mark.parametrize("self_conditioning", [False, True])
 def test_what_is_wanted_as_negative_prompt_cancels_guidance(self_conditioning):
     model = awake(self_conditioning=self_conditioning)
