@@ -87,7 +87,7 @@ seam_score = Check(
         Wrong(_scored(lambda change, at: 1 / _ratio(change, at)), "your ratio is upside down: a bad seam scores high."),
         Wrong(
             _scored(lambda change, at: (change[:, at].mean(1) / change[:, ~at].mean(1)).mean()),
-            "you average ratios of clips; (10.11) is one ratio, of two means over all clips.",
+            "you average ratios of clips; asked is one ratio, of two means over all clips.",
         ),
         Wrong(
             _scored(lambda change, at: change[:, at].sum() / change[:, ~at].sum()),
