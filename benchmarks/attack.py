@@ -105,7 +105,7 @@ def markdown(found: dict[str, Any]) -> str:
     minutes, busy = (sum(part[key] for part in parts.values()) for key in ("minutes", "busy"))
     outcomes = [row for part in ("runs", "commands") if part in parts for row in parts[part]["outcomes"]]
     lines = [
-        f"{minutes:.0f} minutes, of which {busy:.0f} on the processor (torch {found['torch']}, "
+        f"{minutes:.0f} minutes, of which {busy:.1f} on the processor (torch {found['torch']}, "
         f"Python {found['python']}).",
         "",
         "| attack | tried | of | held |",

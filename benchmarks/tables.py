@@ -1,8 +1,8 @@
-"""Put the measured tables into the README.
+"""Put the measured tables into README and CONTRIBUTING.
 
     python benchmarks/tables.py
 
-Between `<!-- begin NAME -->` and `<!-- end NAME -->` the README shows benchmarks/results/NAME.md, which the
+Between `<!-- begin NAME -->` and `<!-- end NAME -->` they show benchmarks/results/NAME.md, which the
 benchmark of that name writes beside its figures. A test fails where the two differ.
 """
 
@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "CONTRIBUTING.md")
 RESULTS = ROOT / "benchmarks" / "results"
 SECTION = re.compile(r"(<!-- begin ([\w-]+) -->\n).*?(<!-- end \2 -->)", re.S)
 
@@ -20,8 +21,9 @@ def filled(text: str) -> str:
 
 
 def main() -> None:
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text()))
+    for page in PAGES:
+        path = ROOT / page
+        path.write_text(filled(path.read_text()))
 
 
 if __name__ == "__main__":

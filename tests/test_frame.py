@@ -294,11 +294,12 @@ def benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
 
 
-def test_readme_shows_the_measured_figures(benchmarks):
+def test_pages_show_the_measured_figures(benchmarks):
     import tables
 
-    text = (ROOT / "README.md").read_text()
-    assert text == tables.filled(text), "run `make tables`"
+    for page in tables.PAGES:
+        text = (ROOT / page).read_text()
+        assert tables.SECTION.search(text) and text == tables.filled(text), f"{page}: run `make tables`"
 
 
 def test_the_throughput_table_is_made_of_its_figures(benchmarks):
