@@ -11,6 +11,7 @@ in whole steps of 1/65536 pixel, because integer sums, unlike float ones, have n
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,16 +111,18 @@ class MovingMNIST(ClipDataset):
         real("speed", speed, 0, size)
         whole("seed", seed, 0, LARGEST_SEED)
         where = guards.device("device", device)
-        pool = load_digits(digit_source, split)
+        one_of("split", split, ("train", "test"))
+        if digit_source is None:
+            patches, classes = _shipped(split, digit_size)
+        else:
+            patches, classes = _pool(load_digits(digit_source, split), digit_size)
 
         self.size, self.frames, self.digit_size = size, frames, digit_size
         self.digits_range, self.speed, self.motion = (low, high), float(speed), motion
         self.split, self.seed, self.device = split, seed, where
-        # 127.5 is exact in float32, so that 0 and 255 become -1 and 1 exactly.
-        patches = _resized(pool.images, digit_size).flatten(1).float().div_(127.5).sub_(1)
         self._patches = patches.to(self.device)  # (pool, d*d) in [-1, 1]
-        self._classes = pool.labels.to(self.device)  # (pool,) int64
-        self._velocities = self._velocity_table().to(self.device)
+        self._classes = classes.to(self.device)  # (pool,) int64
+        self._velocities = _velocity_table(motion, self.speed).to(self.device)
 
     @staticmethod
     def _counts(digits: int | tuple[int, int]) -> tuple[int, int]:
@@ -167,16 +170,6 @@ class MovingMNIST(ClipDataset):
             velocities=(velocities.float() / SUBPIXEL).masked_fill(nowhere, math.nan),
         )
 
-    def _velocity_table(self) -> Tensor:
-        """All starting velocities, (k, 2) int64 subpixels per frame: directions, or SVG's grid of 9x9."""
-        if self.motion == "deterministic":
-            angles = [2 * math.pi * k / DIRECTIONS for k in range(DIRECTIONS)]
-            table = [(self.speed * math.sin(a), self.speed * math.cos(a)) for a in angles]
-        else:
-            steps = [self.speed * k / 4 for k in range(-4, 5)]
-            table = [(y, x) for y in steps for x in steps]
-        return torch.tensor([[round(y * SUBPIXEL), round(x * SUBPIXEL)] for y, x in table])
-
     def _move(self, key: Tensor, stream: Tensor, frames: int) -> tuple[Tensor, Tensor]:
         """Positions and velocities, (b, n, f, 2) int64 in subpixels; key (b, 1, 1), stream (n, 1)."""
         free = (self.size - self.digit_size) * SUBPIXEL
@@ -218,6 +211,30 @@ class MovingMNIST(ClipDataset):
                 patch = torch.maximum(patch, canvas.gather(-1, pixels))
             canvas.scatter_(-1, pixels, patch)
         return canvas.view(b, 1, f, self.size, self.size)
+
+
+def _pool(digits: Digits, size: int) -> tuple[Tensor, Tensor]:
+    """Digits at a size, (pool, size*size) in [-1, 1], and their classes (pool,)."""
+    # 127.5 is exact in float32, so that 0 and 255 become -1 and 1 exactly.
+    return _resized(digits.images, size).flatten(1).float().div_(127.5).sub_(1), digits.labels
+
+
+@functools.lru_cache(maxsize=8)
+def _shipped(split: str, size: int) -> tuple[Tensor, Tensor]:
+    """`_pool` of the digits that ship. Kept, as every source of clips wants them; nobody writes into them."""
+    return _pool(load_digits(None, split), size)
+
+
+@functools.lru_cache(maxsize=8)
+def _velocity_table(motion: str, speed: float) -> Tensor:
+    """All starting velocities, (k, 2) int64 subpixels per frame: directions, or SVG's grid of 9x9."""
+    if motion == "deterministic":
+        angles = [2 * math.pi * k / DIRECTIONS for k in range(DIRECTIONS)]
+        table = [(speed * math.sin(a), speed * math.cos(a)) for a in angles]
+    else:
+        steps = [speed * k / 4 for k in range(-4, 5)]
+        table = [(y, x) for y in steps for x in steps]
+    return torch.tensor([[round(y * SUBPIXEL), round(x * SUBPIXEL)] for y, x in table])
 
 
 def _mix(z: Tensor) -> Tensor:

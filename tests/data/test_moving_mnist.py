@@ -297,3 +297,12 @@ def test_items_end_and_clips_go_on() -> None:
 
 def test_no_indices_make_no_clips() -> None:
     assert MovingMNIST(size=16, frames=2).clips([]).video.shape == (0, 1, 2, 16, 16)
+
+
+def test_sources_share_their_digits_and_change_none_of_them():
+    """Making a source costs next to nothing, and clips stay what they were."""
+    first, second = MovingMNIST(), MovingMNIST(seed=1)
+    assert first._patches.data_ptr() == second._patches.data_ptr()
+    before = first.clips([0]).video
+    second.clips(range(4)).video.zero_()
+    assert torch.equal(MovingMNIST().clips([0]).video, before)
