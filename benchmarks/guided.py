@@ -43,7 +43,7 @@ def extend(denoiser: Denoiser, clips: Clips, steps: int, seed: int) -> dict:
     """Of every method: squared error of each new frame (b, 8), share of new frames read right (b,), seam score (b,)."""
     video, digit = clips.video, clips.labels.argmax(-1)[:, None]
     given = [(Frames(range(8)), video[:, :, :8])]
-    how = {"labels": clips.labels, "steps": steps, "step": samplers.ancestral_step}
+    how: dict[str, Any] = {"labels": clips.labels, "steps": steps, "step": samplers.ancestral_step}
     made = {
         name: tasks.restore(denoiser, given, generator=torch.Generator().manual_seed(seed), **how, **method)
         for name, method in METHODS.items()
@@ -70,8 +70,8 @@ def interpolate(denoiser: Denoiser, clips: Clips, steps: int, seed: int) -> dict
     made = {"linear blend": blend}
     for name, method in METHODS.items():
         generator = torch.Generator().manual_seed(seed)
-        how = {"labels": clips.labels, "steps": steps, "step": samplers.ancestral_step, "generator": generator}
-        made[name] = tasks.interpolate(denoiser, known, 3, **how, **method).clamp(-1, 1)
+        how: dict[str, Any] = {"labels": clips.labels, "steps": steps, "step": samplers.ancestral_step}
+        made[name] = tasks.interpolate(denoiser, known, 3, generator=generator, **how, **method).clamp(-1, 1)
     return {name: {"error": listed(metrics.squared_error(one, truth).mean(1))} for name, one in made.items()}
 
 
