@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 import minivdm
-from minivdm import tasks
+from minivdm import api, tasks
 from minivdm.cli import options
 from minivdm.core.guards import BadArgument
+from minivdm.systems import few_steps
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_digits_and_seed_are_labels_and_a_generator(model):
     made = minivdm.generate(model, [3, 7], seed=5, steps=2, shape=(1, 2, 16, 16))
     generator = torch.Generator().manual_seed(5)
     labels = tasks.multi_hot([3, 7])
-    asked = {"weight": 1.0, "temporal_weight": minivdm.api.TEMPORAL_WEIGHT, "steps": 2, "shape": (1, 2, 16, 16)}
+    asked = {"weight": 1.0, "temporal_weight": api.TEMPORAL_WEIGHT, "steps": 2, "shape": (1, 2, 16, 16)}
     wanted = tasks.generate(model, labels, count=1, generator=generator, **asked)
     assert torch.equal(made, wanted.clamp(-1, 1))
     assert not torch.equal(made, minivdm.generate(model, [3, 7], seed=6, steps=2, shape=(1, 2, 16, 16)))
@@ -57,7 +58,18 @@ def test_digits_and_seed_are_labels_and_a_generator(model):
 
 
 def test_the_command_line_has_the_same_default():
-    assert options.TEMPORAL == minivdm.api.TEMPORAL_WEIGHT
+    assert options.TEMPORAL == api.TEMPORAL_WEIGHT
+
+
+def test_a_student_in_place_of_the_model(model):
+    made = minivdm.generate(model, [3], few=8, seed=5, shape=(1, 2, 32, 32))
+    options = {"count": 1, "shape": (1, 2, 32, 32), "generator": torch.Generator().manual_seed(5)}
+    wanted = few_steps.generate(few_steps.load(8), tasks.multi_hot([3]), **options)
+    assert torch.equal(made, wanted.clamp(-1, 1))
+    with pytest.raises(BadArgument, match="has learnt its guidance"):
+        minivdm.generate(model, [3], few=8, weight=1.0)
+    with pytest.raises(BadArgument, match="few: expected"):
+        minivdm.generate(model, few=7)
 
 
 def test_the_other_tasks(model):

@@ -61,7 +61,11 @@ def _train(commands: argparse._SubParsersAction) -> None:
         help="change a field of the configuration; VALUE is JSON or a word (lr=1e-3, network.width=48, optimizer=muon)",
     )
     add("--init", metavar="WEIGHTS", help="start from these weights (a file, a run, a name that ships)")
-    add("--teacher", metavar="WEIGHTS", help="what a student learns from, in place of the weights its recipe names")
+    add(
+        "--teacher",
+        metavar="WEIGHTS",
+        help="what a student learns from; if not given, what its recipe names",
+    )
     add("--minutes", type=real(0, 1e6), help="stop, and save, after so many minutes")
     add("--reconfigure", action="store_true", help="with --resume: go on with a changed configuration")
 
@@ -89,15 +93,19 @@ def _sample(commands: argparse._SubParsersAction) -> None:
         "--text",
         nargs="+",
         metavar="SENTENCE",
-        help='what the clips shall show, such as "a slow three moving up and left": one sentence for all clips, or '
-        f"several, for a clip each; by the weights {options.TEXT_WEIGHTS} unless --weights names others",
+        help='what the clips shall show, such as "a slow three moving up and left": one sentence for all, or '
+        f"one for each; by {options.TEXT_WEIGHTS} unless --weights names others; if not given, --labels say it",
     )
-    add("--negative", metavar="SENTENCE", help="with --text: what the clips shall not show")
+    add(
+        "--negative",
+        metavar="SENTENCE",
+        help="with --text: what the clips shall not show; if not given, nothing in particular",
+    )
     add(
         "--few",
         type=whole(1, 4096),
         metavar="N",
-        help="N calls of the network in all, by the student few-N in place of --weights; it has its guidance in it",
+        help="N calls in all, by the student few-N, which has learnt guidance; if not given, --steps of --weights",
     )
 
 

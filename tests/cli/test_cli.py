@@ -14,6 +14,7 @@ from minivdm import tasks
 from minivdm.cli import doctor
 from minivdm.cli.main import CALLS, main, parser
 from minivdm.data import files, writing
+from minivdm.networks import UNet3D
 from minivdm.training import exports, pretrained
 
 NETWORK = {"width": 8, "multipliers": [1, 2], "spatial": [False, True], "temporal": [True, True], "patch": 4,
@@ -126,6 +127,15 @@ def test_a_clip_of_a_batch_comes_again_from_its_own_seed(run, tmp_path, monkeypa
     assert not torch.allclose(made["batch"][1], made["alone"][0], atol=1e-1)
 
 
+def test_a_student_takes_as_many_calls_as_it_is_asked_for(tmp_path, monkeypatch, capsys):
+    calls = []
+    real = UNet3D.forward
+    monkeypatch.setattr(UNet3D, "forward", lambda *args, **named: calls.append(1) or real(*args, **named))
+    out = tmp_path / "three.gif"
+    assert main(["sample", "--few", "8", "--labels", "3", "--count", "1", "--out", str(out)]) == 0
+    assert len(calls) == 8 and frames(out)[0] == 16 and "8 calls" in capsys.readouterr().out
+
+
 def test_same_seed_same_sample(run, tmp_path):
     for name in ("a.png", "b.png"):
         main(["sample", "--weights", str(run), "--steps", "2", "--seed", "3", "--out", str(tmp_path / name)])
@@ -133,6 +143,8 @@ def test_same_seed_same_sample(run, tmp_path):
 
 
 @pytest.mark.parametrize(("words", "says"), [
+    (["--few", "7"], "a student knows, 8"), (["--few", "8", "--steps", "16"], "steps: expected 1, 2, 4, 8"),
+    (["--few", "8", "--sampler", "ancestral"], "--sampler, --eta"),
     (["--out", "x.avi"], ".gif"), (["--labels", "12"], "0 to 9"), (["--count", "0"], "--count: expected 1 to"),
     (["--steps", "0"], "--steps"), (["--eta", "2"], "--eta"), (["--frames", "0"], "--frames"),
     (["--weights", "nothing"], "no weights named"), (["--zoom", "0"], "--zoom"), (["--fps", "0"], "--fps"),
