@@ -99,7 +99,7 @@ def _sample(commands: argparse._SubParsersAction) -> None:
     add(
         "--negative",
         metavar="SENTENCE",
-        help="with --text: what the clips shall not show; if not given, nothing in particular",
+        help="with --text: what clips shall not show; if not given, nothing special",
     )
     add(
         "--few",
