@@ -187,6 +187,7 @@ def test_test_clips_are_asked_for_their_own_labels(run, tmp_path, monkeypatch, c
     real = getattr(tasks, name)
     monkeypatch.setattr(tasks, name, lambda *args, **options: asked.append(options) or real(*args, **options))
     words = [command, "--weights", str(run), "--steps", "1", "--count", "3", "--seed", "4"]
+    words += ["--frames", "6"] if command == "extend" else []
     assert main([*words, "--out", str(tmp_path / "x.gif")]) == 0
     clips = pretrained.load(run).config.make_data(split="test").clips([4, 5, 6])
     assert torch.equal(torch.cat([options["labels"] for options in asked]), clips.labels)
