@@ -236,6 +236,8 @@ def stopped_by_signals(scratch: Path, expected: dict[str, Any]) -> Outcome:
         folder = scratch / number.name
 
         def run(folder: Path = folder, number: int = number) -> int:
+            # Behind `nohup`, or in a shell's background, some are ignored, and then rightly by a training too.
+            signal.signal(number, signal.SIG_DFL)
             step = training.Trainer.step
 
             def step_and_signal(self: training.Trainer) -> None:
