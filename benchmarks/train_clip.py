@@ -35,8 +35,10 @@ def figures(model: Clip, clips: int = 512, among: int = 64) -> dict[str, object]
     parts = CaptionedMNIST(split="test", seed=9).clips(torch.arange(clips))
     full = [say(caption, 0) for caption in parts.captions]
     own = similarity(model, parts.video, full)
-    unseen = torch.tensor([held_out(c.digit, c.direction) for c in parts.captions])
-    found = {"by text": [], "by video": []}
+    unseen = torch.tensor(
+        [held_out(c.digit, c.direction) for c in parts.captions if c.digit is not None and c.direction is not None]
+    )  # a clip's own caption says both
+    found: dict[str, list[torch.Tensor]] = {"by text": [], "by video": []}
     for start in range(0, clips, among):
         group = CaptionedMNIST(split="test", seed=9).clips(torch.arange(start, start + among))
         for name, right in zip(found, recall_at_1(model, group), strict=True):
