@@ -59,6 +59,16 @@ def test_what_differs_is_seen(attack, whole):
     assert attack.runs.differing(whole, expected) == "files, unfinished"
 
 
+@pytest.mark.parametrize(("lost", "allowed"), [("held_out", True), ("train", False)])
+def test_a_measurement_may_be_missing_and_nothing_else(attack, tmp_path, monkeypatch, lost, allowed):
+    rows = [{"kind": "train", "clips": 1}, {"kind": "held_out", "clips": 1}, {"kind": "train", "clips": 2}]
+    left = [row for row in rows if row["kind"] != lost]
+    monkeypatch.setattr(attack.runs, "left", lambda folder: {"rows": left})
+    assert attack.runs.only_looks_are_missing(tmp_path, {"rows": rows}) == allowed
+    left[0] = {**left[0], "clips": 3}
+    assert not attack.runs.only_looks_are_missing(tmp_path, {"rows": rows})
+
+
 REFUSED = "minivdm sample: CommandLineError: --steps: expected a whole number, got ''"
 
 
