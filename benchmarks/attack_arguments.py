@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attack_runs import TimeUp
+from attack_runs import TimeUp, forked
 
 PROPERTIES = Path(__file__).resolve().parent.parent / "tests" / "properties"
 #: A call that does not come back after so many seconds is ended from outside; the calls' own limit counts CPU time.
@@ -43,22 +43,15 @@ def run(scratch: Path, seed: int, time_up: TimeUp) -> dict[str, Any]:
     """
     answers = scratch / "answers.jsonl"
     answers.touch()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        status = 70
-        try:
-            tempfile.tempdir = str(scratch)  # what the functions write
-            os.chdir(scratch)
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 1)
-            os.dup2(null, 2)
-            torch.set_num_threads(1)
-            _child(answers, seed)
-            status = 0
-        finally:
-            os._exit(status)
+
+    def attacked() -> int:
+        tempfile.tempdir = str(scratch)  # what the functions write
+        os.chdir(scratch)
+        torch.set_num_threads(1)
+        _child(answers, seed)
+        return 0
+
+    child = forked(attacked)
     size, changed = 0, time.monotonic()
     stopped = False
     while not os.waitpid(child, os.WNOHANG)[0]:

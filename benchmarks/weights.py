@@ -22,6 +22,7 @@ from tqdm import tqdm
 from minivdm import tasks
 from minivdm.data.atomic import write_json
 from minivdm.measure import metrics, tracks
+from minivdm.measure.obedience import wilson
 from minivdm.training import exports, monitor, pretrained
 
 RESULTS = Path(__file__).parent / "results"
@@ -39,11 +40,10 @@ ROWS: dict[str, tuple[float | None, float]] = {
 }
 
 
-def interval(share: float, n: int, z: float = 1.96) -> list[float]:
-    """Wilson's 95 % interval of a share seen in n draws: sensible at 0 and 1 too."""
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return [round(max(0.0, centre - half), 4), round(min(1.0, centre + half), 4)]
+def interval(share: float, n: int) -> list[float]:
+    """Wilson's 95 % interval of a share seen in n draws (`obedience.wilson`), as it is written down."""
+    found = wilson(round(share * n), n)
+    return [round(found.low, 4), round(found.high, 4)]
 
 
 def quartiles(values: Tensor) -> dict:

@@ -87,7 +87,7 @@ def _sample(commands: argparse._SubParsersAction) -> None:
         options.device(),
     ]
     add = commands.add_parser("sample", help="generate clips from trained weights", parents=parents).add_argument
-    add("--count", type=whole(1, 4096), default=8, help="how many clips")
+    add("--count", type=whole(1, 4096), default=options.COUNT, help="how many clips")
     add("--frames", type=whole(1, 65_536), help="frames per clip; if not given, as in training")
     add(
         "--text",

@@ -16,6 +16,7 @@ TEXT_WEIGHTS = "text-32"
 #: Of clips made from noise alone; frames that are given hold the others together by themselves.
 TEMPORAL = 0.75
 STEPS = 64
+COUNT = 8
 LARGEST_SEED = 2**62  # torch takes a little more; a batch counts on from here
 #: Values of all clips of a command together, 4 bytes each.
 MOST_VALUES = 1 << 28

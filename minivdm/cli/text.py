@@ -10,11 +10,9 @@ from minivdm.cli import options
 from minivdm.cli.options import CommandLineError
 from minivdm.core.denoiser import Denoise
 from minivdm.data.captions import CaptionError, tokens
-from minivdm.systems.text_to_video import away_from_text, read
+from minivdm.systems.text_to_video import read
 from minivdm.tasks import guided
 from minivdm.training.pretrained import TrainedDenoiser
-
-COUNT = 8  # --count where it is not given
 
 
 def settle(args: argparse.Namespace) -> None:
@@ -34,7 +32,7 @@ def settle(args: argparse.Namespace) -> None:
             tokens(sentences)
         except CaptionError as error:
             raise CommandLineError(f"{option}: {error}") from error
-    if len(args.text) > 1 and args.count not in (COUNT, len(args.text)):
+    if len(args.text) > 1 and args.count not in (options.COUNT, len(args.text)):
         raise CommandLineError(f"--text: expected 1 or --count {args.count} sentences, got {len(args.text)}")
     args.count = len(args.text) if len(args.text) > 1 else args.count
     if args.weights == options.WEIGHTS:
@@ -57,6 +55,5 @@ def asked(args: argparse.Namespace, denoise: TrainedDenoiser) -> tuple[Tensor, T
 
 def wanted(denoise: TrainedDenoiser, rows: Tensor, negative: Tensor | None, weight: float, temporal: float) -> Denoise:
     """The denoiser to sample with: guided towards the sentences, or away from the negative one towards them."""
-    if negative is not None:
-        return away_from_text(denoise, rows, negative, weight, temporal)
-    return guided(denoise, None, weight, temporal_weight=temporal, conditions={"text": rows})
+    unwanted = None if negative is None else {"text": negative}
+    return guided(denoise, None, weight, temporal_weight=temporal, conditions={"text": rows}, negative=unwanted)

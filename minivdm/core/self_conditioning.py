@@ -52,9 +52,8 @@ class SelfConditioned:
         last = self._estimate
         if last is not None and self._time is not None:
             same_run = last.shape == z.shape and self._time.shape == time.shape and bool((time <= self._time).all())
-            last = (
-                last if same_run and bool((self._level(time) - self._level(self._time) <= self.reach).all()) else None
-            )
+            if not same_run or bool((self._level(time) - self._level(self._time) > self.reach).any()):
+                last = None
         x_hat = self.build(last)(z, t)
         self._estimate, self._time = x_hat.detach().clamp(*self.bounds), time
         return x_hat

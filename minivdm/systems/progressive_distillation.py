@@ -27,13 +27,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minivdm.core.autoguidance import FramesApart, away_from
 from minivdm.core.denoiser import Conditional, Denoise, Denoiser, Loss, schedule_of
 from minivdm.core.gaussian import diffuse, expand, ordered
 from minivdm.core.guards import BadArgument, check_types, whole
 from minivdm.core.schedules import Schedule, as_time
 from minivdm.core.self_conditioning import takes_estimate
 from minivdm.core.targets import loss_weight, stratified_times
+from minivdm.tasks.conditions import answer
 from minivdm.training.objectives import Batch, Student
 
 
@@ -173,14 +173,7 @@ class ProgressiveDistillation:
         how = self.student
 
         def guided(estimate: Tensor | None) -> Denoise:
-            own = {} if estimate is None else {"estimate": estimate}
-            asked = self.teacher.given(**conditions, **own)
-            weaker: list[tuple[Denoise, float]] = []
-            if how.weight:
-                weaker.append((self.teacher.given(None, **own), how.weight))
-            if how.temporal_weight:
-                weaker.append((FramesApart(self.teacher, {**conditions, **own}), how.temporal_weight))
-            return away_from(asked, *weaker) if weaker else asked
+            return answer(self.teacher, conditions, how.weight, how.temporal_weight, estimate=estimate)
 
         if not how.own_estimate:
             return walk(guided(None), z, t, s, how.teacher_steps)

@@ -15,11 +15,8 @@ import torch
 from torch import Tensor
 
 from minivdm import tasks
-from minivdm.core.autoguidance import FramesApart, away_from
 from minivdm.core.denoiser import Denoise, Denoiser
-from minivdm.core.guards import BadArgument, check_types, real
-from minivdm.core.guidance import classifier_free
-from minivdm.core.self_conditioning import SelfConditioned, takes_estimate
+from minivdm.core.guards import BadArgument, check_types
 from minivdm.data.captions import CaptionError, tokens
 
 
@@ -66,19 +63,9 @@ def away_from_text(
     text, negative: tokens (b, n) and (b or 1, n). temporal_weight: of the guidance towards frames that belong together,
     which costs a further call (`minivdm.tasks.guided`). A network made for it is handed its own last estimate.
     """
-    real("weight", weight, least=0)
-    real("temporal_weight", temporal_weight, least=0)
-    negative = negative.expand(len(text), -1)
-
-    def of(estimate: Tensor | None) -> Denoise:
-        own = {} if estimate is None else {"estimate": estimate}
-        wanted, unwanted = (model.given(None, text=rows, **own) for rows in (text, negative))
-        if not temporal_weight:
-            return classifier_free(wanted, unwanted, weight)
-        apart = FramesApart(model, {"text": text, **own})
-        return away_from(wanted, (unwanted, weight), (apart, temporal_weight))
-
-    return SelfConditioned(of, model.schedule) if takes_estimate(model) else of(None)
+    return tasks.guided(
+        model, None, weight, temporal_weight=temporal_weight, conditions={"text": text}, negative={"text": negative}
+    )
 
 
 def read(model: Denoiser, sentences: str | Sequence[str]) -> Tensor:

@@ -33,13 +33,16 @@ def guided(
     temporal_weight: float = 0.0,
     self_conditioned: bool = True,
     conditions: Mapping[str, Tensor] | None = None,
+    negative: Mapping[str, Tensor] | None = None,
 ) -> Denoise:
     """The denoiser to sample with: conditional, unconditional, or guided with `weight` (VDM eq 6; 0 = no guidance).
 
     conditions: others than labels, by name. Guidance goes from none of them to all; for a subset, guide with
     `minivdm.core.classifier_free` and hand in the result. temporal_weight: of the guidance towards frames that belong
     together, away from the same network's answer for each frame by itself (`minivdm.core.FramesApart`); it needs no
-    condition, and costs a further evaluation. self_conditioned: a network made for it is handed its own last estimate.
+    condition, and costs a further evaluation. negative: conditions by name in place of none, such as what a clip shall
+    not show; guidance then moves away from what they say. self_conditioned: a network made for it is handed its own
+    last estimate.
     """
     schedule = schedule_of(denoise)
     real("weight", weight, least=0)
@@ -57,16 +60,29 @@ def guided(
         return denoise
 
     def of(estimate: Tensor | None) -> Denoise:
-        own = {} if estimate is None else {"estimate": estimate}
-        asked = denoise.given(**{"labels": None, **wanted, **own})
-        weaker: list[tuple[Denoise, float]] = []
-        if weight:
-            weaker.append((denoise.given(None, **own), weight))
-        if temporal_weight:
-            weaker.append((FramesApart(denoise, {**wanted, **own}), temporal_weight))
-        return away_from(asked, *weaker) if weaker else asked
+        return answer(denoise, wanted, weight, temporal_weight, negative=negative, estimate=estimate)
 
     return SelfConditioned(of, schedule) if self_conditioned and takes_estimate(denoise) else of(None)
+
+
+def answer(
+    denoise: Conditional,
+    conditions: Mapping[str, Tensor],
+    weight: float,
+    temporal_weight: float = 0.0,
+    *,
+    negative: Mapping[str, Tensor] | None = None,
+    estimate: Tensor | None = None,
+) -> Denoise:
+    """The denoiser of one step of `guided`, whose arguments these are. estimate: that it is handed, if any."""
+    own = {} if estimate is None else {"estimate": estimate}
+    asked = denoise.given(**{"labels": None, **conditions, **own})
+    weaker: list[tuple[Denoise, float]] = []
+    if weight:
+        weaker.append((denoise.given(**{"labels": None, **(negative or {}), **own}), weight))
+    if temporal_weight:
+        weaker.append((FramesApart(denoise, {**conditions, **own}), temporal_weight))
+    return away_from(asked, *weaker) if weaker else asked
 
 
 check_types(globals())
