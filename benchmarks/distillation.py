@@ -3,6 +3,7 @@
     python benchmarks/distillation.py --clips 64            (first)
     python benchmarks/distillation.py --clips 1024          (goes on from there: about 19 hours of one core, of which
                                                              the two rows of 256 steps take 15)
+    python benchmarks/distillation.py --clips 1024 --device cuda   (minutes)
     python benchmarks/distillation.py --clips 64 --rows few-8 "teacher, DDIM, 32 steps"
 
 All rows start from the same noise and labels, each digit equally often. The teacher is guided by labels (w = 1) and
@@ -26,6 +27,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import devices
 import numpy as np
 import paper_tables
 import torch
@@ -40,7 +42,7 @@ from minivdm.measure.frechet import features
 from minivdm.systems import few_steps
 from minivdm.training import monitor, pretrained
 
-PART, BATCH = 64, 8
+PART = 64
 WEIGHT, TEMPORAL = 1.0, 0.75
 CEILING = "teacher, DDIM, 256 steps"
 
@@ -72,18 +74,18 @@ def found_in(name: str, runs: Path | None) -> Path | None:
         return made if made is not None and made.exists() else None
 
 
-def clips_of(name: str, count: int, seed: int, keep: Path, path: Path) -> tuple[Tensor, float]:
+def clips_of(name: str, count: int, seed: int, keep: Path, path: Path, device: torch.device) -> tuple[Tensor, float]:
     """The row's clips (count, 1, f, h, w) in [-1, 1], and the CPU seconds that one took; only missing parts are made.
 
     Part k is the same whatever `count` is: its noise and labels depend on the seed and its place alone.
     """
-    row, parts, seconds = ROWS[name], [], []
+    row, parts, seconds, size = ROWS[name], [], [], part(device)
     digest = pretrained.card(path.stem, path.parent)["sha256"][:8]
     slug = re.sub(r"[^a-z0-9]+", "-", name)
-    for start in range(0, count, PART):
-        file = keep / f"{slug}-{digest}-{seed}-{start:05d}.npz"
+    for start in range(0, count, size):
+        file = keep / f"{slug}-{digest}-{seed}-{start:05d}-{size}.npz"
         if not file.exists():
-            videos, spent = made(row, path, start, seed)
+            videos, spent = made(row, path, start, seed, device)
             file.parent.mkdir(parents=True, exist_ok=True)
             half = file.with_suffix(".tmp.npz")
             np.savez_compressed(half, videos=as_bytes(videos), seconds=spent)
@@ -91,22 +93,28 @@ def clips_of(name: str, count: int, seed: int, keep: Path, path: Path) -> tuple[
         with np.load(file) as loaded:
             parts.append(torch.from_numpy(loaded["videos"]).float() / 127.5 - 1)
             seconds.append(float(loaded["seconds"]))
-    return torch.cat(parts)[:count], sum(seconds) / (PART * len(parts))
+    return torch.cat(parts)[:count], sum(seconds) / (size * len(parts))
+
+
+def part(device: torch.device) -> int:
+    """Clips that are kept together."""
+    return max(PART, devices.batch(device))
 
 
 def as_bytes(videos: Tensor) -> np.ndarray:
     """Pixels 0 to 255, as a GIF has them."""
-    return ((videos.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
+    return ((videos.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
 
 
-def made(row: Row, path: Path, start: int, seed: int) -> tuple[Tensor, float]:
-    """PART clips of a row and the CPU seconds that they took, loading left out."""
-    model, videos = pretrained.load(path), []
-    began = time.process_time()
-    for first in range(start, start + PART, BATCH):
-        labels = torch.eye(10)[torch.arange(first, first + BATCH) % 10]
+def made(row: Row, path: Path, start: int, seed: int, device: torch.device) -> tuple[Tensor, float]:
+    """One part of a row's clips and the seconds that they took (of a CPU, its own), loading left out."""
+    model, videos = pretrained.load(path, device), []
+    size, clock = devices.batch(device), time.process_time if device.type == "cpu" else time.perf_counter
+    began = clock()
+    for first in range(start, start + part(device), size):
+        labels = torch.eye(10)[torch.arange(first, first + size) % 10].to(device)
         generator = torch.Generator().manual_seed(seed + first)
-        with torch.autocast("cpu", torch.bfloat16):  # the precision of the training
+        with torch.autocast(device.type, torch.bfloat16):  # the precision of the training
             if few_steps.student_of(model) is not None:
                 clips = few_steps.generate(model, labels, generator=generator)
             else:
@@ -120,7 +128,7 @@ def made(row: Row, path: Path, start: int, seed: int) -> tuple[Tensor, float]:
                     generator=generator,
                 )
         videos.append(clips.float())
-    return torch.cat(videos), time.process_time() - began
+    return torch.cat(videos).cpu(), clock() - began
 
 
 def measured(videos: Tensor, labels: Tensor, reference: Tensor) -> dict[str, Any]:
@@ -136,7 +144,7 @@ def measured(videos: Tensor, labels: Tensor, reference: Tensor) -> dict[str, Any
     }
 
 
-def cell(name: str, count: int, seed: int, keep: Path, runs: Path | None) -> dict[str, Any]:
+def cell(name: str, count: int, seed: int, keep: Path, runs: Path | None, device: torch.device) -> dict[str, Any]:
     """A row's figures."""
     data = pretrained.load(TEACHER).config.make_data(split="test")
     first = paper_tables.REFERENCE_FROM
@@ -149,16 +157,16 @@ def cell(name: str, count: int, seed: int, keep: Path, runs: Path | None) -> dic
         path = found_in(ROWS[name].weights, runs)
         assert path is not None  # `main` asks for rows whose weights are there
         labels = torch.eye(10)[torch.arange(count) % 10]
-        videos, seconds = clips_of(name, count, seed, keep, path)
+        videos, seconds = clips_of(name, count, seed, keep, path, device)
         about = pretrained.card(path.stem, path.parent)
         made_of = {
             "weights": about["sha256"],
             "calls": ROWS[name].calls,
-            "cpu_seconds_per_clip": round(seconds, 3),
+            "seconds_per_clip": round(seconds, 3),
         }
     return {
         **made_of,
-        "hardware": monitor.hardware(torch.device("cpu")),
+        "hardware": monitor.hardware(device),
         "metrics": measured(videos, labels, reference),
     }
 
@@ -201,12 +209,12 @@ def markdown(found: dict[str, Any]) -> str:
     for row in found["ratios"]:
         by_row.setdefault(row["row"], {})[row["metric"]] = row
     lines = [
-        "| | evaluations a clip | CPU seconds a clip | distance of frames | its ratio | distance of clips | its ratio "
+        "| | evaluations a clip | seconds a clip | distance of frames | its ratio | distance of clips | its ratio "
         "| legible | right in every frame | rigidity |",
         "|---" * 10 + "|",
     ]
     for name, row in found["cells"].items():
-        entries = [str(row.get("calls", "")), f"{row['cpu_seconds_per_clip']:.2f}" if "calls" in row else ""]
+        entries = [str(row.get("calls", "")), f"{row['seconds_per_clip']:.2f}" if "calls" in row else ""]
         for metric in ("frames", "clips"):
             low, high = paper_tables.interval_of(row["metrics"][metric])
             entries.append(f"{row['metrics'][metric]['estimate']:.2f} ({low:.2f} to {high:.2f})")
@@ -236,7 +244,9 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, help="where students lie that do not ship (see `recipes --make`)")
     parser.add_argument("--keep", type=Path, default=Path("runs/distillation"), help="where clips are kept")
     parser.add_argument("--again", action="store_true", help="measure finished rows anew")
+    devices.argument(parser)
     args = parser.parse_args()
+    device = devices.chosen(args)
     if args.clips < PART or args.clips % PART:
         parser.error(f"--clips: expected a multiple of {PART}, got {args.clips}")
     paths = {name: found_in(ROWS[name].weights, args.runs) for name in args.rows or ROWS}
@@ -253,12 +263,18 @@ def main() -> None:
     finished = {
         name: row for name, row in finished.items() if current.get(name, row.get("weights")) == row.get("weights")
     }
+    command = f"python benchmarks/distillation.py --clips {args.clips} --seed {args.seed}{devices.words(device)}"
     order = [name for name in (REAL, *ROWS) if name in names or name in finished]
     for cells in paper_tables.fill(
-        order, finished, lambda name: cell(name, args.clips, args.seed, args.keep, args.runs)
+        order, finished, lambda name: cell(name, args.clips, args.seed, args.keep, args.runs, device)
     ):
         if cells:
-            write(path, cells, settings, f"python benchmarks/distillation.py --clips {args.clips} --seed {args.seed}")
+            write(
+                path,
+                cells,
+                settings,
+                command,
+            )
 
 
 def write(path: Path, cells: Cells, settings: dict[str, Any], command: str) -> None:

@@ -1,7 +1,7 @@
 """How good are a few network calls? Clips made with at most ten, against clips made with 256 ancestral steps.
 
-    python benchmarks/few_calls.py                      (half an hour of one core)
-    python benchmarks/few_calls.py --clips 64 --seed 0
+    python benchmarks/few_calls.py                      (64 clips: half an hour of one core)
+    python benchmarks/few_calls.py --clips 1024 --device cuda
 
 All samplers start from the same noise and labels, without guidance, so that a step of a first-order sampler is one
 call of the network. "Times for a few" are those of Karras et al. 2022, eq 5, with rho = 3 from sigma / alpha = 10 to
@@ -22,6 +22,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import devices
 import paper_tables
 import torch
 from paper_tables import REAL, Cells, averaged, bootstrapped, bounds, distance, windows
@@ -34,7 +35,7 @@ from minivdm.measure import metrics
 from minivdm.measure.frechet import features
 from minivdm.training import monitor, pretrained
 
-REFERENCE_ROW, BATCH = "ancestral, 256 calls", 8
+REFERENCE_ROW = "ancestral, 256 calls"
 #: Row -> how `samplers.sample` is called. Heun's method calls the network twice in every step but the last.
 SAMPLERS: dict[str, Callable[[], dict[str, Any]]] = {
     REFERENCE_ROW: lambda: {"steps": 256, "step": samplers.ancestral_step},
@@ -56,8 +57,8 @@ SAMPLERS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def cell(name: str, clips: int, seed: int) -> dict[str, Any]:
-    denoise = pretrained.load(paper_tables.WEIGHTS)
+def cell(name: str, clips: int, seed: int, device: torch.device) -> dict[str, Any]:
+    denoise, size = pretrained.load(paper_tables.WEIGHTS, device), devices.batch(device)
     data, cpu = denoise.config.make_data(split="test"), time.process_time()
     first = paper_tables.REFERENCE_FROM
     reference = data.clips(torch.arange(first, first + paper_tables.REFERENCE)).video
@@ -67,11 +68,14 @@ def cell(name: str, clips: int, seed: int) -> dict[str, Any]:
     else:
         labels = torch.eye(10)[torch.arange(clips) % 10]
         made = torch.cat(
-            [generated(denoise, name, part, seed + start) for start, part in enumerate(labels.split(BATCH))]
+            [
+                generated(denoise, name, part.to(device), seed + start).cpu()
+                for start, part in enumerate(labels.split(size))
+            ]
         )
     return {
         "cpu_seconds": round(time.process_time() - cpu, 1),
-        "hardware": monitor.hardware(torch.device("cpu")),
+        "hardware": monitor.hardware(device),
         "metrics": {
             "frames": distance(features(made)[0], features(reference)[0]),
             "clips": distance(windows(made), windows(reference)),
@@ -160,12 +164,14 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="measure finished cells anew")
+    devices.argument(parser)
     args = parser.parse_args()
+    device = devices.chosen(args)
     settings = {"weights": pretrained.card(paper_tables.WEIGHTS)["sha256"], "clips": args.clips, "seed": args.seed}
     path = paper_tables.RESULTS / "few_calls.json"
     names = [REAL, *SAMPLERS]
     finished = paper_tables.resumed(path, settings, args.again)
-    for cells in paper_tables.fill(names, finished, lambda name: cell(name, args.clips, args.seed)):
+    for cells in paper_tables.fill(names, finished, lambda name: cell(name, args.clips, args.seed, device)):
         if not cells:
             continue
         found = {
@@ -173,7 +179,7 @@ def main() -> None:
             "names": names,
             "ratios": ratios(cells),
             "verdict": verdict(ratios(cells)),
-            "command": f"python benchmarks/few_calls.py --clips {args.clips} --seed {args.seed}",
+            "command": f"python benchmarks/few_calls.py --clips {args.clips} --seed {args.seed}{devices.words(device)}",
             "hardware": "; ".join(sorted({made["hardware"] for made in cells.values()})),
             "cells": cells,
         }

@@ -1,43 +1,82 @@
-"""One run on one NVIDIA GPU: tests, speed, and weights for the settings that a CPU cannot train. Everything in minutes.
+"""Minutes on one NVIDIA GPU: tests, speed, and the weights that a CPU would take days for.
 
-    python benchmarks/gpu.py --minutes 9 [--out gpu-out]          on a machine with an NVIDIA GPU
-    python benchmarks/gpu.py --minutes 1 --toy                    the same at toy size, on any machine
+    python benchmarks/gpu.py --minutes 9 --out gpu-out                  everything, one part after the other
+    python benchmarks/gpu.py --parts moving-mnist-64 --minutes 4        one set of weights
+    python benchmarks/gpu.py --parts few-16 few-8 --minutes 2           students of what lies in --out, or ships
+    python benchmarks/gpu.py --minutes 1 --toy                          the same at toy size, on any machine
 
-Needs torch, numpy, einops, safetensors, tqdm, pillow (and pytest for the tests), and no network. In this order, each
-part written as soon as it is there, so that nothing is lost when the time is cut:
+Needs torch, numpy, einops, safetensors, tqdm, pillow (and pytest for the tests), and no network. Each part is written
+as soon as it is there, so that nothing is lost when the time is cut:
 
-1. `pytest -m gpu`: bf16 against float32, CPU against GPU, attention in pieces, a run resumed on the other device;
-2. clips a second of training, memory, and the share of the rate of a bf16 matrix product measured in the same run, for
-   the eager, the compiled and the graph-captured step, at three batch sizes;
-3. training, with the faster of the first two: moving-mnist-64 (two digits on 64 x 64), then moving-mnist-32-two; each
-   from the weights that ship where they ship; exported with a card, sampled, judged.
+- `tests`: `pytest -m gpu`: bf16 against float32, CPU against GPU, attention in pieces, runs that change the device;
+- `speed`: clips a second of training moving-mnist-64, memory, and the share of the rate of a bf16 matrix product
+  measured in the same run, for the eager, the compiled and the graph-captured step;
+- the name of a recipe: as many clips as the time allows, with the falling learning rate that belongs to a run of that
+  length; then an export with its card, clips, and a first judgement (`benchmarks/weights.py` is the thorough one).
 
-The folder holds at most 8 files: table.json, tests.txt, and for each set of weights NAME.safetensors, .json and .gif.
+moving-mnist-32 goes on from the weights that ship; moving-mnist-64 (two digits on 64 x 64) starts from nothing, with
+short clips first. The folder gets table.json, tests.txt, and for each recipe NAME.{safetensors,json,metrics.jsonl,gif}.
 """
 
 import argparse
 import dataclasses
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import devices
 import torch
-from torch import nn
+from torch import Tensor
 
 from minivdm import tasks
 from minivdm.data import writing
 from minivdm.measure import metrics, tracks
+from minivdm.systems import few_steps
 from minivdm.training import Trainer, checkpoints, exports, fit, pretrained, recipes
 from minivdm.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-LARGEST = 16 * 2**20  # bytes of one file
+PYTEST = ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider")
 MODES = ("eager", "compiled", "graphs")
+FRAMES = 0.75  # w_f, the default of `sample`
+
+
+class Plan(NamedTuple):
+    """How a recipe is trained here. share: of the time of all parts. short: frames and batch of the clips that come
+    first, for a fifth of the recipe's time; none by default."""
+
+    recipe: Recipe
+    share: float
+    short: tuple[int, int] | None = None
+
+
+#: What is common: a batch that fills the device, reports that do not hold it up.
+COMMON: dict[str, Any] = dict(precision="bf16", optimizer="muon", batch=256, clips=10**9, log_every=6_400,
+                              save_every=10**9, preview_every=10**9, milestones=())  # fmt: skip
+#: A student's batches are small, as each of their targets takes several calls of the teacher.
+STUDENT: dict[str, Any] = dict(COMMON, batch=128, lr=1e-3, warmup=1_280, ema_decay=0.99)
+
+
+def plans() -> dict[str, Plan]:
+    """Every recipe that can be trained here."""
+
+    def of(name: str, share: float, short: tuple[int, int] | None = None, **fields: Any) -> Plan:
+        return Plan(dataclasses.replace(recipes.get(name), **{**COMMON, **fields}), share, short)
+
+    known = {
+        "moving-mnist-32": of("moving-mnist-32", 3.0, frames=16, init="moving-mnist-32", lr=2e-3, decay=0.5,
+                              warmup=12_800, seed=4, data_seed=4),
+        "moving-mnist-64": of("moving-mnist-64", 3.0, (4, 512), frames=20, batch=128, compile=False, seed=1,
+                              data_seed=1),
+    }  # fmt: skip
+    for steps, share in {16: 0.9, 8: 0.5, 4: 0.5, 2: 0.5, 1: 0.5}.items():
+        known[f"few-{steps}"] = of(f"few-{steps}", share, **STUDENT)
+    known["text-32"] = of("text-32", 1.0, lr=2e-3, warmup=6_400, decay=0.5, ema_decay=0.999)
+    return known
 
 
 class Report:
@@ -45,8 +84,9 @@ class Report:
 
     def __init__(self, out: Path, minutes: float):
         self.out, self.start, self.seconds = out, time.monotonic(), 60 * minutes
-        self.found: dict[str, Any] = {}
         out.mkdir(parents=True, exist_ok=True)
+        self.file = out / "table.json"
+        self.found: dict[str, Any] = {}
 
     @property
     def left(self) -> float:
@@ -54,28 +94,11 @@ class Report:
         return self.seconds - (time.monotonic() - self.start)
 
     def say(self, key: str, value: Any) -> None:
-        """Keep and show a result."""
+        """Keep and show a result; what other processes found in the meantime stays."""
         self.found[key] = value
         print(f"[{time.monotonic() - self.start:5.0f} s] {key}: {json.dumps(value)}", flush=True)
-        (self.out / "table.json").write_text(json.dumps(self.found, indent=1), encoding="utf-8")
-
-
-def settings(toy: bool) -> list[tuple[Recipe, float]]:
-    """What is trained, with its share of the time that is left for training."""
-    large, two = recipes.get("moving-mnist-64"), recipes.get("moving-mnist-32-two")
-    common: dict[str, Any] = dict(
-        optimizer="muon", lr=2e-3, warmup=10_000, ema_decay=0.9995, precision="bf16", compile=False, decay=0.4, seed=1,
-        data_seed=1, batch=64, clips=10**9, log_every=6_400, save_every=10**9, preview_every=10**9, milestones=(),
-    )  # fmt: skip
-    network: dict[str, Any] = {"width": 48, "multipliers": [1, 2, 4], "patch": 4, "labels": 10, "head_channels": 24}
-    plans = [
-        (dataclasses.replace(large, **common, network=network, images=0, conditions={"labels": 0.2}), 0.62),
-        (dataclasses.replace(two, **common, frames=16, conditions={"labels": 0.2}), 1.0),
-    ]
-    if toy:
-        small: dict[str, Any] = dict(batch=2, frames=4, precision="float32", warmup=4, log_every=4)
-        plans = [(dataclasses.replace(recipe, **small), share) for recipe, share in plans]
-    return plans
+        others = json.loads(self.file.read_text(encoding="utf-8")) if self.file.exists() else {}
+        self.file.write_text(json.dumps(others | self.found, indent=1), encoding="utf-8")
 
 
 def wait(device: torch.device) -> float:
@@ -96,29 +119,21 @@ def matrix_rate(device: torch.device, side: int) -> float:
     return 10 * 2 * side**3 / (wait(device) - begun)
 
 
-def compiled(network: nn.Module, mode: str) -> nn.Module:
-    """The network as it is run in a mode: "graphs" are CUDA graphs, which leave no launches to wait for."""
-    if mode == "eager":
-        return network
-    return torch.compile(network, mode="reduce-overhead" if mode == "graphs" else "default")  # type: ignore[return-value]
-
-
-def made(recipe: Recipe, device: torch.device, mode: str) -> Trainer:
-    """A trainer whose network runs in a mode, from the weights that ship where they fit."""
-    trainer = Trainer(recipe, device)
-    trainer.denoiser.network = compiled(trainer.network, mode)  # type: ignore[assignment]
-    if recipe.name in pretrained.available():
-        weights, about = checkpoints.read_weights(pretrained.find(recipe.name))
-        if about["config"]["network"] == recipe.to_dict()["network"]:
-            trainer.start_from(weights)
+def made(recipe: Recipe, device: torch.device, mode: str, teacher: Path | None = None) -> Trainer:
+    """A trainer whose network runs in a mode: "graphs" are CUDA graphs, which leave no launches to wait for."""
+    trainer = Trainer(dataclasses.replace(recipe, compile=mode == "compiled"), device, teacher=teacher)
+    if mode == "graphs":
+        network: Any = torch.compile(trainer.network, mode="reduce-overhead", dynamic=False)
+        trainer.denoiser.network = network
     return trainer
 
 
-def speed(recipe: Recipe, device: torch.device, mode: str, steps: int) -> dict[str, float]:
-    """Clips a second of whole training steps after a warm-up, and the largest memory."""
-    trainer = made(recipe, device, mode)
+def speed(recipe: Recipe, device: torch.device, mode: str, steps: int, teacher: Path | None = None) -> dict[str, float]:
+    """Clips a second of whole training steps after a warm-up, the warm-up's seconds, and the largest memory."""
+    trainer, begun = made(recipe, device, mode, teacher), time.monotonic()
     for _ in range(4):  # compiling, capturing
         trainer.step()
+    warm = wait(device) - begun
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     begun = wait(device)
@@ -126,7 +141,7 @@ def speed(recipe: Recipe, device: torch.device, mode: str, steps: int) -> dict[s
         trainer.step()
     rate = steps * recipe.phase_at(0).batch / (wait(device) - begun)
     memory = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
-    return {"clips/s": round(rate, 2), "GiB": round(memory, 2)}
+    return {"clips/s": round(rate, 2), "warm-up, s": round(warm, 1), "GiB": round(memory, 2)}
 
 
 def operations(recipe: Recipe) -> float:
@@ -139,91 +154,106 @@ def operations(recipe: Recipe) -> float:
     return float(counter.get_total_flops())
 
 
-def race(recipe: Recipe, device: torch.device, report: Report, toy: bool) -> tuple[str, int]:
-    """The fastest mode and batch; every combination that runs is in the report, with its share of the matrix rate."""
-    rate = matrix_rate(device, 256 if toy else 8192)
-    work = operations(recipe)
+def race(recipe: Recipe, device: torch.device, report: Report, toy: bool) -> None:
+    """Every mode and batch that runs, with its share of the matrix rate."""
+    rate, work = matrix_rate(device, 256 if toy else 8192), operations(recipe)
     rows: dict[str, Any] = {"bf16 matrix product, TFLOP/s": round(rate / 1e12, 3), "GFLOP a clip": round(work / 1e9, 2)}
-    best, chosen = 0.0, ("eager", recipe.phase_at(0).batch)
-    batches = (2, 4) if toy else (32, 64, 128)
-    for mode in ("eager",) if device.type != "cuda" else MODES:
-        for batch in batches:
-            try:
-                row: dict[str, Any] = speed(dataclasses.replace(recipe, batch=batch), device, mode, 2 if toy else 12)
-                row["share of the matrix product"] = round(row["clips/s"] * work / rate, 3)
-                if row["clips/s"] > best and mode != "graphs":  # a run trains eager or compiled
-                    best, chosen = row["clips/s"], (mode, batch)
-            except Exception as error:  # out of memory, or a compiler that is not there: the others still count
-                row = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"}
-            rows[f"{mode}, batch {batch}"] = row
-            report.say(f"speed of {recipe.name}", rows)
-            if report.left < 0.6 * report.seconds:
-                return chosen
-    return chosen
+    ways = [("eager", b) for b in ((2, 4) if toy else (32, 64, 128))]
+    for mode, batch in ways + ([(mode, 64) for mode in MODES[1:]] if device.type == "cuda" else []):
+        if report.left < 0:
+            return
+        try:
+            row: dict[str, Any] = speed(dataclasses.replace(recipe, batch=batch), device, mode, 2 if toy else 12)
+            row["share of the matrix product"] = round(row["clips/s"] * work / rate, 3)
+        except Exception as error:  # out of memory, or a compiler that is not there: the others still count
+            row = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"}
+        rows[f"{mode}, batch {batch}"] = row
+        report.say(f"speed of {recipe.name}", rows)
 
 
-def judged(path: Path, device: torch.device, count: int, steps: int) -> tuple[dict[str, Any], torch.Tensor]:
+def judged(path: Path, device: torch.device, count: int, steps: int) -> tuple[dict[str, Any], Tensor]:
     """Shares read right and rigidity of clips of every digit (two where the weights know two), and the clips."""
     denoiser = pretrained.load(path, device)
     k = torch.arange(count)
     labels = torch.eye(10)[k % 10]
     if denoiser.config.digits != 1:
         labels = (labels + torch.eye(10)[(k * 7 // 10 + 3) % 10]).clamp(max=1)
+    student = few_steps.student_of(denoiser) is not None
     rows, shown = {}, torch.empty(0)
     for name, weight in (("without labels", None), ("w = 0", 0.0), ("w = 1", 1.0), ("w = 2", 2.0)):
-        given = {"count": count} if weight is None else {"labels": labels, "weight": weight}
+        given: dict[str, Any] = {"count": count} if weight is None else {"labels": labels.to(device)}
         generator = torch.Generator().manual_seed(0)
-        videos = tasks.generate(denoiser, **given, steps=steps, generator=generator).clamp(-1, 1).float().cpu()
-        rows[name] = {"identity": metrics.identity(videos), "rigidity": round(float(tracks.rigidity(videos).mean()), 3)}
-        if weight is not None:
-            rows[name]["legible"] = metrics.legibility(videos, labels)
-            every = metrics.same_in_every_frame(videos, labels).double().mean()
-            rows[name]["every frame right"] = round(float(every), 3)
-        shown = videos[:16] if name == "w = 1" else shown
+        if student:
+            videos = few_steps.generate(denoiser, **given, generator=generator)
+        else:
+            how: dict[str, Any] = dict(weight=weight or 0.0, temporal_weight=FRAMES, steps=steps)
+            videos = tasks.generate(denoiser, **given, **how, generator=generator)
+        videos = videos.clamp(-1, 1).float().cpu()
+        row = {"rigidity": round(float(tracks.rigidity(videos).mean()), 3)}
+        if denoiser.config.size == 32:  # the reader's size
+            row["identity"] = metrics.identity(videos)
+            if weight is not None:
+                every = metrics.same_in_every_frame(videos, labels).double().mean()
+                row |= {"legible": metrics.legibility(videos, labels), "every frame right": round(float(every), 3)}
+        rows[name] = row
+        shown = videos[:16] if len(shown) == 0 or name == "w = 1" else shown
+        if student and weight is not None:
+            break
     return rows, shown
 
 
-def train(recipe: Recipe, seconds: float, device: torch.device, report: Report, toy: bool) -> None:
-    """One set of weights in `seconds`: speed, training, export, clips, figures."""
+def planned(plan: Plan, seconds: float, device: torch.device, mode: str, toy: bool, teacher: Path | None) -> Recipe:
+    """The recipe with as many clips as it trains in `seconds`, by a measurement of a few steps."""
+    recipe, steps = plan.recipe, 2 if toy else 12
     begun = time.monotonic()
-    mode, batch = race(recipe, device, report, toy)
-    recipe = dataclasses.replace(recipe, batch=batch)
-    per_second = speed(recipe, device, mode, 2 if toy else 12)["clips/s"]
-    rest = max(5.0, seconds - (time.monotonic() - begun) - (2 if toy else 25))  # what comes after takes its part
-    clips = max(8 * batch, int(0.93 * per_second * rest) // batch * batch)
-    recipe = dataclasses.replace(recipe, clips=clips, warmup=min(recipe.warmup, clips // 10), compile=mode != "eager")
+    rate = speed(recipe, device, mode, steps, teacher)["clips/s"]
+    first = 0
+    if plan.short:
+        frames, batch = (2, 4) if toy else plan.short
+        short = dataclasses.replace(recipe, frames=frames, batch=batch)
+        first = batch * max(1, int(0.2 * seconds * speed(short, device, mode, steps)["clips/s"]) // batch)
+    rest = max(3.0, 0.93 * ((0.8 if plan.short else 1.0) * seconds - (time.monotonic() - begun)))
+    clips = first + max(4 * recipe.batch, int(rate * rest) // recipe.batch * recipe.batch)
+    if plan.short:
+        long = recipe.phases()[-1]
+        recipe = dataclasses.replace(recipe, frames=((first, frames, batch), (clips, long.frames, long.batch)))
+    return dataclasses.replace(recipe, clips=clips, warmup=min(recipe.warmup, clips // 10), compile=mode == "compiled")
+
+
+def earlier(name: str, out: Path) -> Path | None:
+    """Weights of that name that were made into `out`; None, for those that ship, where there are none."""
+    path = out / f"{name}.safetensors"
+    return path if name and path.exists() else None
+
+
+def train(plan: Plan, seconds: float, device: torch.device, report: Report, mode: str, toy: bool) -> None:
+    """One set of weights in `seconds`: speed, training, export, clips, figures."""
+    begun, out, name = time.monotonic(), report.out, plan.recipe.name
+    after = 2 if toy else 15  # seconds of what comes after the training
+    teacher = earlier(plan.recipe.teacher, out)
+    recipe = planned(plan, seconds - after, device, mode, toy, teacher)
+    report.say(f"plan of {name}", {"command": recipes.command(recipe), "clips": recipe.clips})
+    left = max(5.0, seconds - after - (time.monotonic() - begun))
     with tempfile.TemporaryDirectory() as folder:
-        start = recipe.name if recipe.name in pretrained.available() else None
-        fit(recipe, Path(folder) / "run", init=start, device=str(device), minutes=rest / 60, progress=False)
-        exports.export(Path(folder) / "run", recipe.name, Path(folder) / "weights", clips=4 if toy else 64)
-        for ending in ("safetensors", "json"):
-            made_file = Path(folder) / "weights" / f"{recipe.name}.{ending}"
-            if made_file.stat().st_size < LARGEST:
-                shutil.copy(made_file, report.out / made_file.name)
-            else:
-                report.say(f"{made_file.name} left out", f"{made_file.stat().st_size} bytes")
-    result = {"mode": mode, "batch": batch, "clips/s": per_second, "clips": clips}
-    report.say(recipe.name, result)
-    rows, shown = judged(report.out / f"{recipe.name}.safetensors", device, 4 if toy else 128, 4 if toy else 32)
-    writing.save(shown, report.out / f"{recipe.name}.gif")
-    report.say(recipe.name, result | {"rows": rows})
+        run = Path(folder) / "run"
+        fit(recipe, run, init=earlier(recipe.init, out), teacher=teacher, device=str(device), minutes=left / 60,
+            progress=False)  # fmt: skip
+        with tempfile.TemporaryDirectory() as exported:
+            exports.export(run, name, Path(exported), clips=4 if toy else 64)
+            for file in Path(exported).iterdir():
+                (out / file.name).write_bytes(file.read_bytes())
+        state = checkpoints.load(run / "checkpoints")
+    report.say(name, {"mode": mode, "clips": state[1]["clips"] if state else 0, "seconds": time.monotonic() - begun})
+    rows, shown = judged(out / f"{name}.safetensors", device, 4 if toy else 64, 4 if toy else 32)
+    writing.save(shown, out / f"{name}.gif")
+    report.say(name, report.found[name] | {"rows": rows})
 
 
 def tests(report: Report) -> None:
     """The tests that need a GPU, with what pytest says of them in tests.txt."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        "gpu",
-        "-p",
-        "no:cacheprovider",
-        "tests/training/test_gpu.py",
-    ]
+    command = [sys.executable, *PYTEST, "tests/training/test_gpu.py"]
     try:
-        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=min(120, report.left / 3))
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=min(180, report.left))
         text = ran.stdout + ran.stderr
     except (subprocess.TimeoutExpired, OSError) as error:
         text = str(error)
@@ -232,24 +262,35 @@ def tests(report: Report) -> None:
 
 
 def main() -> None:
+    known = plans()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--minutes", type=float, default=9.0, help="of all parts together")
     parser.add_argument("--out", type=Path, default=Path("gpu-out"))
+    parser.add_argument("--parts", nargs="+", choices=("tests", "speed", *known), default=["tests", "speed", *known])
+    parser.add_argument("--mode", choices=MODES[:2], default="eager", help="how networks are run in training")
     parser.add_argument("--toy", action="store_true", help="a rehearsal at toy size, on any machine")
     args = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = devices.chosen(argparse.Namespace(device="cuda" if torch.cuda.is_available() else "cpu"))
     if device.type != "cuda" and not args.toy:
         parser.error("no NVIDIA GPU is here; --toy rehearses on the CPU")
     report = Report(args.out, args.minutes)
     name = torch.cuda.get_device_name(0) if device.type == "cuda" else "CPU"
     report.say("machine", {"torch": torch.__version__, "device": name})
-    tests(report)
-    for recipe, share in settings(args.toy):
+    if args.toy:
+        small: dict[str, Any] = dict(batch=2, frames=4, precision="float32", warmup=4, log_every=4)
+        known = {name: plan._replace(recipe=dataclasses.replace(plan.recipe, **small)) for name, plan in known.items()}
+    if "tests" in args.parts:
+        tests(report)
+    if "speed" in args.parts:
+        race(known["moving-mnist-64"].recipe, device, report, args.toy)
+    wanted = [name for name in known if name in args.parts]
+    for position, name in enumerate(wanted):
+        share = known[name].share / sum(known[later].share for later in wanted[position:])
         try:
-            train(recipe, share * report.left, device, report, args.toy)
-        except Exception as error:  # the other set still gets its time
-            report.say(recipe.name, report.found.get(recipe.name, {}) | {"error": repr(error)})
-    report.say("seconds left", round(report.left, 1))
+            train(known[name], share * report.left, device, report, args.mode, args.toy)
+        except Exception as error:  # the others still get their time
+            report.say(name, report.found.get(name, {}) | {"error": repr(error)})
+    report.say(f"seconds left of {'+'.join(args.parts)}", round(report.left, 1))
 
 
 if __name__ == "__main__":

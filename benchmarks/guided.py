@@ -11,11 +11,11 @@ w_r = 1 and w_r = 4, and by bilinear interpolation. Writes benchmarks/results/gu
 
 import argparse
 import json
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import devices
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -63,7 +63,7 @@ def extend(denoiser: Denoiser, clips: Clips, steps: int, seed: int) -> dict:
 def interpolate(denoiser: Denoiser, clips: Clips, steps: int, seed: int) -> dict:
     """Of every method: mean squared error of a clip of 13 frames, of which 0, 4, 8 and 12 are given; (b,)."""
     truth, known = clips.video[:, :, :13], clips.video[:, :, 0:13:4]
-    share = (torch.arange(1, 4) / 4).view(1, 1, 1, 3, 1, 1)
+    share = (torch.arange(1, 4, device=known.device) / 4).view(1, 1, 1, 3, 1, 1)
     ends = known[:, :, :-1, None], known[:, :, 1:, None]  # b c 3 1 h w
     inner = ((1 - share) * ends[0] + share * ends[1]).clone()  # b c 3 3 h w
     blend = torch.cat([torch.cat([ends[0], inner], 3).flatten(2, 3), known[:, :, -1:]], 2)
@@ -117,18 +117,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    devices.argument(parser)
     args = parser.parse_args()
-    if not os.environ.get("OMP_NUM_THREADS"):
-        torch.set_num_threads(os.cpu_count() or 1)
-    denoiser = pretrained.load(args.weights)
-    clips = denoiser.config.make_data(16, split="test").clips(torch.arange(args.clips))
+    device = devices.chosen(args)
+    denoiser = pretrained.load(args.weights, device)
+    clips = denoiser.config.make_data(16, split="test", device=device).clips(torch.arange(args.clips))
     found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for part in args.only:
         found[part] = {
             "settings": f"{args.weights}, {args.clips} clips, {args.steps} ancestral steps, seed {args.seed}, "
-            f"{monitor.hardware(torch.device('cpu'))}",
+            f"{monitor.hardware(device)}",
             "command": f"python benchmarks/guided.py --weights {args.weights} --clips {args.clips} "
-            f"--steps {args.steps} --seed {args.seed}",
+            f"--steps {args.steps} --seed {args.seed}{devices.words(device)}",
             "rows": PARTS[part](denoiser, clips, args.steps, args.seed),
         }
         write_json(RESULTS, found)

@@ -2,6 +2,7 @@
 
     python benchmarks/paper_tables.py                       (all three: about two hours of one core)
     python benchmarks/paper_tables.py 6 --clips 96 --steps 16 --seed 0
+    python benchmarks/paper_tables.py --clips 256 --device cuda
 
 Table 6: extension of real clips from 16 to 64 frames, by replacement and by reconstruction guidance of several w_r,
 with the clips' labels and classifier-free guidance, as in the paper.
@@ -28,6 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import devices
 import torch
 from torch import Tensor
 from weights import interval as wilson
@@ -41,7 +43,7 @@ from minivdm.measure.seams import block_seam
 from minivdm.training import monitor, pretrained
 
 RESULTS = Path(__file__).resolve().parent / "results"
-WEIGHTS, BATCH, DRAWS, REFERENCE = "moving-mnist-32", 8, 400, 256
+WEIGHTS, DRAWS, REFERENCE = "moving-mnist-32", 400, 256
 REFERENCE_FROM = 10_000  # index of the first reference clip, far from those that are continued
 CLIPS, STEPS = {6: 96, 5: 48, 3: 24}, 16
 CALLS, GUIDANCE, RECONSTRUCTION = (8, 32, 128), (0.0, 0.5, 1.0, 2.0, 4.0), (2.0, 5.0)
@@ -208,9 +210,9 @@ def diversity(videos: Tensor, labels: Tensor) -> Metric:
 class Table:
     """One table: its cells by name, how each makes its videos, and how these are measured."""
 
-    def __init__(self, number: int, clips: int, steps: int, seed: int) -> None:
-        self.number, self.n, self.steps, self.seed = number, clips, steps, seed
-        self.denoise = pretrained.load(WEIGHTS)
+    def __init__(self, number: int, clips: int, steps: int, seed: int, device: torch.device) -> None:
+        self.device, self.number, self.n, self.steps, self.seed = device, number, clips, steps, seed
+        self.denoise = pretrained.load(WEIGHTS, device)
         data = self.denoise.config.make_data(frames=64 if number == 6 else None, split="test")
         self.real, self.reference = (
             data.clips(torch.arange(clips)),
@@ -296,12 +298,13 @@ class Table:
     def cell(self, name: str) -> dict[str, Any]:
         """Make the videos of a cell and measure them."""
         make, generator, parts, began = self.jobs()[name], torch.Generator().manual_seed(self.seed), [], time.time()
-        cpu = time.process_time()
-        for start in range(0, self.n, BATCH):
-            rows = slice(start, start + BATCH)
-            parts.append(make(self.real.video[rows], self.labels[rows], generator).clamp(-1, 1))
+        cpu, size = time.process_time(), devices.batch(self.device)
+        for start in range(0, self.n, size):
+            rows = slice(start, start + size)
+            real, labels = (whole[rows].to(self.device) for whole in (self.real.video, self.labels))
+            parts.append(make(real, labels, generator).clamp(-1, 1).cpu())
         seconds = {"seconds": round(time.time() - began, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
-        return seconds | {"hardware": monitor.hardware(torch.device("cpu")), "metrics": self.measure(torch.cat(parts))}
+        return seconds | {"hardware": monitor.hardware(self.device), "metrics": self.measure(torch.cat(parts))}
 
 
 def comparisons(number: int, cells: Cells) -> list[dict[str, Any]]:
@@ -431,11 +434,11 @@ def markdown(found: dict[str, Any]) -> str:
     )
 
 
-def run(number: int, clips: int, steps: int, seed: int, again: bool) -> None:
+def run(number: int, clips: int, steps: int, seed: int, device: torch.device, again: bool) -> None:
     settings = {"weights": pretrained.card(WEIGHTS)["sha256"], "clips": clips, "steps": steps, "seed": seed}
     path = RESULTS / f"paper_{number}.json"
     finished = resumed(path, settings, again)
-    table = Table(number, clips, steps, seed)
+    table = Table(number, clips, steps, seed, device)
     names = list(table.jobs())
     for cells in fill(names, finished, table.cell):
         rows = comparisons(number, cells)
@@ -445,7 +448,8 @@ def run(number: int, clips: int, steps: int, seed: int, again: bool) -> None:
             "settings": settings,
             "about": about,
             "names": names,
-            "command": f"python benchmarks/paper_tables.py {number} --clips {clips} --steps {steps} --seed {seed}",
+            "command": f"python benchmarks/paper_tables.py {number} --clips {clips} --steps {steps} --seed {seed}"
+            + devices.words(device),
             "hardware": "; ".join(sorted({cell["hardware"] for cell in cells.values()})),
             "bootstrap": {"draws": DRAWS, "seed": 0},
             "verdict": verdict(CLAIM[number], rows),
@@ -465,13 +469,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="of tables 6 and 5; table 3 has its own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="measure finished cells anew")
+    devices.argument(parser)
     args = parser.parse_args()
     if not set(args.tables) <= set(CLIPS):
         parser.error(f"tables: expected 6, 5 or 3, got {args.tables}")
     if (args.clips is not None and args.clips < 2) or args.steps < 1:
         parser.error("--clips takes a number from 2, --steps from 1")
+    device = devices.chosen(args)
     for number in args.tables or (6, 5, 3):
-        run(number, args.clips or CLIPS[number], args.steps, args.seed, args.again)
+        run(number, args.clips or CLIPS[number], args.steps, args.seed, device, args.again)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ benchmarks/results/prediction.json, which lesson 12 shows, and prediction.md.
 import argparse
 import json
 import math
-import os
 from functools import partial
 from pathlib import Path
 
+import devices
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -27,7 +27,6 @@ from minivdm.tasks import orders
 from minivdm.training import monitor, pretrained
 
 RESULTS = Path(__file__).parent / "results"
-BATCH = 4
 
 
 def summary(values: Tensor) -> dict:
@@ -51,18 +50,18 @@ def judged(guess: Tensor, target: Tensor, labels: Tensor) -> dict:
     }
 
 
-def measure(name: str, clips: int, steps: int, seed: int) -> dict:
+def measure(name: str, clips: int, steps: int, seed: int, device: torch.device) -> dict:
     """All rows, as (row -> column -> mean and interval)."""
-    denoiser = pretrained.load(name)
+    denoiser, size = pretrained.load(name, device), devices.batch(device) // 2
     data = denoiser.config.make_data(20, split="test").clips(torch.arange(clips))
     target = data.video[:, :, 10:]
     rows = {"last frame copied": data.video[:, :, 9:10].expand_as(target)}
     for row, weight in (("without labels", None), ("with its label, w = 1", 1.0)):
         generator, parts = torch.Generator().manual_seed(seed), []
-        for start in tqdm(range(0, clips, BATCH), desc=row):
-            part = slice(start, start + BATCH)
-            video = data.video[part, :, :10].repeat(2, 1, 1, 1, 1)  # two samples of each
-            given = {} if weight is None else {"labels": data.labels[part].repeat(2, 1), "weight": weight}
+        for start in tqdm(range(0, clips, size), desc=row):
+            part = slice(start, start + size)
+            video = data.video[part, :, :10].repeat(2, 1, 1, 1, 1).to(device)  # two samples of each
+            given = {} if weight is None else {"labels": data.labels[part].repeat(2, 1).to(device), "weight": weight}
             made = tasks.extend(
                 denoiser,
                 video,
@@ -74,7 +73,7 @@ def measure(name: str, clips: int, steps: int, seed: int) -> dict:
                 step=partial(samplers.ancestral_step, gamma=0.1),
                 generator=generator,
             )
-            parts.append(made[:, :, 10:].unflatten(0, (2, -1)).clamp(-1, 1))
+            parts.append(made[:, :, 10:].unflatten(0, (2, -1)).clamp(-1, 1).cpu())
         samples = torch.cat(parts, 1)
         rows[f"one, {row}"], rows[f"mean of 2, {row}"] = samples[0], samples.mean(0)
     return {row: judged(guess, target, data.labels) for row, guess in rows.items()}
@@ -96,15 +95,15 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=32)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    devices.argument(parser)
     args = parser.parse_args()
-    if not os.environ.get("OMP_NUM_THREADS"):
-        torch.set_num_threads(os.cpu_count() or 1)
-    rows = measure(args.weights, args.clips, args.steps, args.seed)
+    device = devices.chosen(args)
+    rows = measure(args.weights, args.clips, args.steps, args.seed, device)
     settings = (
         f"{args.weights}, {args.clips} clips, {args.steps} ancestral steps, seed {args.seed}, "
-        f"{monitor.hardware(torch.device('cpu'))}; in brackets 95 % intervals over clips. Command: "
+        f"{monitor.hardware(device)}; in brackets 95 % intervals over clips. Command: "
         f"python benchmarks/prediction.py --weights {args.weights} --clips {args.clips} --steps {args.steps} "
-        f"--seed {args.seed}"
+        f"--seed {args.seed}{devices.words(device)}"
     )
     found = {"settings": settings, "rows": rows}
     write_json(RESULTS / "prediction.json", found)

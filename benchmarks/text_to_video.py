@@ -13,6 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
+import devices
 import torch
 from torch import Tensor
 
@@ -26,7 +27,6 @@ from minivdm.systems.text_to_video import text_to_video
 from minivdm.training import monitor, pretrained
 
 RESULTS = Path(__file__).parent / "results" / "text_to_video.json"
-BATCH = 16
 
 
 def asked(count: int) -> tuple[list[Caption], list[str]]:
@@ -37,12 +37,12 @@ def asked(count: int) -> tuple[list[Caption], list[str]]:
 
 def sampled(model: Denoiser, sentences: list[str], weight: float, steps: int, seed: int, **options: str) -> Tensor:
     """A clip for each sentence, batch by batch."""
-    parts = []
-    for start in range(0, len(sentences), BATCH):
+    parts, size = [], 2 * devices.batch(next(model.parameters()).device)
+    for start in range(0, len(sentences), size):
         generator = torch.Generator().manual_seed(seed + start)
-        some = sentences[start : start + BATCH]
+        some = sentences[start : start + size]
         parts.append(text_to_video(model, some, weight=weight, steps=steps, generator=generator, **options))
-    return torch.cat(parts).clamp(-1, 1)
+    return torch.cat(parts).clamp(-1, 1).cpu()
 
 
 def row(found: Obedience, wanted: list[Caption]) -> dict:
@@ -61,8 +61,10 @@ def main() -> None:
     parser.add_argument("--negative", type=float, nargs="*", default=[], metavar="W", help="with 'a digit' as negative")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    devices.argument(parser)
     arguments = parser.parse_args()
-    model = pretrained.load(arguments.weights)
+    device = devices.chosen(arguments)
+    model = pretrained.load(arguments.weights, device)
     wanted, sentences = asked(arguments.clips)
     found = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     found["about"] = {
@@ -71,7 +73,7 @@ def main() -> None:
         "clips": arguments.clips,
         "steps": arguments.steps,
         "seed": arguments.seed,
-        "hardware": monitor.hardware(torch.device("cpu")),
+        "hardware": monitor.hardware(device),
     }
     rows = found.setdefault("rows", {})
 
@@ -81,7 +83,7 @@ def main() -> None:
         free = tasks.generate(
             model, count=min(arguments.clips, 48), steps=arguments.steps, generator=torch.Generator().manual_seed(2)
         )
-        rows["no sentence"] = row(obedience(free.clamp(-1, 1), wanted[: len(free)]), wanted[: len(free)])
+        rows["no sentence"] = row(obedience(free.clamp(-1, 1).cpu(), wanted[: len(free)]), wanted[: len(free)])
     write_json(arguments.out, found)
     jobs: list[tuple[str, float, dict[str, str]]] = [(f"w = {w:g}", w, {}) for w in arguments.w]
     jobs += [(f"w = {w:g}, away from 'a digit'", w, {"negative": "a digit"}) for w in arguments.negative]

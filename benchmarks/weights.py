@@ -1,6 +1,7 @@
 """Measure shipped weights: are the requested digits there, do they stay themselves, do they move straight and whole?
 
     python benchmarks/weights.py [--weights moving-mnist-32] [--clips 256] [--steps 32] [--seed 0] [--row "w = 1"]
+    python benchmarks/weights.py --clips 1024 --device cuda
 
 Generates clips without labels, and with every digit asked for equally often at guidance w = 0, 1 and 2, and some of it
 with guidance towards frames that belong together (w_f), and reads them with the digit reader of `minivdm.measure`; real
@@ -12,9 +13,9 @@ benchmarks/results/weights.json, and the README's table to benchmarks/results/we
 import argparse
 import json
 import math
-import os
 from pathlib import Path
 
+import devices
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -26,7 +27,6 @@ from minivdm.measure.obedience import wilson
 from minivdm.training import exports, monitor, pretrained
 
 RESULTS = Path(__file__).parent / "results"
-BATCH = 8  # small batches stay in a CPU's cache
 REAL = "real test clips"
 FRAMES = 0.75  # w_f, the default of `sample`
 #: Guidance towards the labels, None without any, and towards frames that belong together.
@@ -78,17 +78,19 @@ def judged(videos: Tensor, labels: Tensor | None) -> dict:
     return out
 
 
-def generated(name: str, row: str, clips: int, steps: int, seed: int) -> tuple[Tensor, Tensor | None]:
+def generated(
+    name: str, row: str, clips: int, steps: int, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
     """Clips (b, 1, f, h, w) clamped to [-1, 1], and the labels asked for."""
-    denoiser, (weight, temporal) = pretrained.load(name), ROWS[row]
+    denoiser, (weight, temporal) = pretrained.load(name, device), ROWS[row]
     labels = torch.eye(10)[torch.arange(clips) % 10]
-    generator, parts = torch.Generator().manual_seed(seed), []
-    for start in tqdm(range(0, clips, BATCH), desc=row):
-        asked = labels[start : start + BATCH]
+    generator, parts, size = torch.Generator().manual_seed(seed), [], devices.batch(device)
+    for start in tqdm(range(0, clips, size), desc=row):
+        asked = labels[start : start + size].to(device)
         given = {"count": len(asked)} if weight is None else {"labels": asked, "weight": weight}
-        with torch.autocast("cpu", torch.bfloat16):  # the precision that the weights were trained in; 1.5 times faster
+        with torch.autocast(device.type, torch.bfloat16):  # as in training
             videos = tasks.generate(denoiser, **given, temporal_weight=temporal, steps=steps, generator=generator)
-        parts.append(videos.float().clamp(-1, 1))
+        parts.append(videos.float().clamp(-1, 1).cpu())
     return torch.cat(parts), None if weight is None else labels
 
 
@@ -139,16 +141,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--row", choices=[REAL, *ROWS], help="measure this row alone")
+    devices.argument(parser)
     args = parser.parse_args()
-    if not os.environ.get("OMP_NUM_THREADS"):
-        torch.set_num_threads(os.cpu_count() or 1)
+    device = devices.chosen(args)
     command = (
         f"python benchmarks/weights.py --weights {args.weights} --clips {args.clips} --steps {args.steps} "
-        f"--seed {args.seed}"
+        f"--seed {args.seed}{devices.words(device)}"
     )
     settings = {"command": command, "sampler": f"DDIM, {args.steps} steps, bf16", "seed": args.seed}
     sha = pretrained.card(args.weights)["sha256"]
-    hardware = monitor.hardware(torch.device("cpu"))
+    hardware = monitor.hardware(device)
     figures = {**settings, "sha256": sha, "hardware": hardware, "rows": {}}
     for row in [args.row] if args.row else [REAL, *ROWS]:
         if row == REAL:  # clips of exactly this length and speed that the network has not seen
@@ -156,7 +158,7 @@ def main() -> None:
             real = denoiser.config.make_data(denoiser.shape[1], split="test").clips(torch.arange(args.clips))
             found = judged(real.video, real.labels)
         else:
-            found = judged(*generated(args.weights, row, args.clips, args.steps, args.seed))
+            found = judged(*generated(args.weights, row, args.clips, args.steps, args.seed, device))
         path = RESULTS / "weights.json"  # read again: two processes may share the rows between them
         kept = json.loads(path.read_text()) if path.exists() else {}
         same = kept.get("command") == command and kept.get("sha256") == sha

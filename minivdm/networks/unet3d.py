@@ -114,6 +114,7 @@ class UNet3D(nn.Module):
         self.label_embedding = nn.Linear(labels, embedding, bias=False) if labels else None
         self.text_encoder = TextEncoder(text, embedding, text_layers).requires_grad_(not text_frozen) if text else None
         self.text_mean = zero(nn.Linear(embedding, embedding, bias=False)) if text else None
+        self.text_time = zero(nn.Linear(embedding, embedding, bias=False)) if text else None
         self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
         self.stem_estimate = None
         if self_conditioning:  # zero at first: weights trained without an estimate go on as they were
@@ -173,9 +174,13 @@ class UNet3D(nn.Module):
         angle = log_snr.float().expand(batch)[:, None] * frequency
         dtype = self.stem.weight.dtype
         emb = self.noise_embedding(torch.cat((angle.sin(), angle.cos()), dim=-1).to(dtype))
-        if text is not None and self.text_mean is not None:
-            emb = emb + self.text_mean(text.mean)  # b e
         emb = repeat(emb, "b e -> b f e", f=frames)
+        if text is not None and self.text_mean is not None and self.text_time is not None:
+            # "To the right" means another place in each frame: the mean of the words, times the frame's number.
+            number = torch.arange(frames, device=emb.device)[:, None] * (0.5 * frequency / 4.0)  # f e/2
+            wave = torch.cat((number.sin(), number.cos()), dim=-1).to(dtype)  # f e
+            mean = text.mean[:, None]  # b 1 e
+            emb = emb + self.text_mean(mean) + self.text_time(mean * wave)
         if labels is not None:
             n = self.config["labels"]
             if self.label_embedding is None:

@@ -43,16 +43,17 @@ def text_to_video(
         CaptionError: an empty sentence, or one outside the language; named before anything is sampled.
         BadArgument: a model that takes no text, or numbers of sentences that do not fit.
     """
-    rows = read(model, sentences)
-    if negative is None:
-        conditions = {"text": rows, **options.pop("conditions", {})}
-        return tasks.generate(model, weight=weight, generator=generator, conditions=conditions, **options)
-    others = read(model, negative)
-    if len(others) not in (1, len(rows)):
+    rows, others = read(model, sentences), None if negative is None else read(model, negative)
+    if others is not None and len(others) not in (1, len(rows)):
         raise BadArgument(f"negative: expected 1 or {len(rows)} sentences, got {len(others)}")
-    guided = away_from_text(model, rows, others, weight, options.pop("temporal_weight", 0.0))
-    options = {"shape": getattr(model, "shape", None), **options}
-    return tasks.generate(guided, count=len(rows), generator=generator, **options)
+    return tasks.generate(
+        model,
+        weight=weight,
+        generator=generator,
+        conditions={"text": rows, **options.pop("conditions", {})},
+        negative=None if others is None else {"text": others},
+        **options,
+    )
 
 
 def away_from_text(

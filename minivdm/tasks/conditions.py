@@ -51,7 +51,7 @@ def guided(
     if weight and not wanted:
         raise BadArgument(f"weight: guidance needs labels; expected weight 0 without them, got {weight}")
     if not isinstance(denoise, Conditional):
-        if wanted:
+        if wanted or negative:
             raise BadType(
                 "labels: expected a denoiser that takes them by .given(labels), got one that is bound already"
             )

@@ -23,6 +23,7 @@ class Options(SamplingFields, total=False):
 
     sampling: Sampling | None
     conditions: Mapping[str, Tensor]
+    negative: Mapping[str, Tensor] | None
     progress: bool
     callback: Callable[[Tensor, Tensor], object] | None
 
@@ -52,8 +53,8 @@ def generate(
         steps: and by name step, grid, corrector, final, clip: the fields of `Sampling`, or `sampling`, one of these
             with some of them replaced. 64 DDIM steps by default.
         generator: of all random draws.
-        options: the fields of `Sampling`; `conditions`, others than labels, by name; `progress`, `callback` as for
-            `samplers.sample`.
+        options: the fields of `Sampling`; `conditions`, others than labels, by name; `negative`, conditions away from
+            which is guided (see `guided`); `progress`, `callback` as for `samplers.sample`.
 
     Raises:
         BadArgument: before anything is sampled, where these do not fit together.
@@ -61,6 +62,7 @@ def generate(
     named: dict[str, Any] = dict(options)
     watch = {name: named.pop(name) for name in ("progress", "callback") if name in named}
     conditions: dict[str, Tensor] = dict(named.pop("conditions", None) or {})
+    negative: Mapping[str, Tensor] | None = named.pop("negative", None)
     how = Sampling.of(named.pop("sampling", None), steps, **named)
     shape = clip_shape(denoise, shape)
     given = [value for value in (labels, *conditions.values()) if value is not None]
@@ -74,7 +76,7 @@ def generate(
     device = device or (labels.device if labels is not None else torch.device("cpu"))
     where = generator.device if generator is not None else device
     times = how.times(schedule_of(denoise))
-    wanted = guided(denoise, labels, weight, temporal_weight=temporal_weight, conditions=conditions)
+    wanted = guided(denoise, labels, weight, temporal_weight=temporal_weight, conditions=conditions, negative=negative)
     noise = torch.randn((count, *shape), generator=generator, device=where).to(device)
     noise = noise * float(denoise.schedule.prior_std(times[0]))  # where variance is preserved, 1
     return samplers.sample(wanted, noise, sampling=how, generator=generator, **watch)

@@ -78,7 +78,9 @@ class Trainer:
     def _wrapped(self) -> nn.Module:
         network: nn.Module = self.network
         if self.config.compile and self.device.type == "cuda":
-            network = torch.compile(network)  # type: ignore[assignment]
+            # One graph for each shape: a batch, and the share of it that gets an estimate. Left to itself, torch makes
+            # one slower graph for all batches when it sees the second.
+            network = torch.compile(network, dynamic=False)  # type: ignore[assignment]
         if self.world.size > 1:
             network = nn.parallel.DistributedDataParallel(network)
         return network

@@ -50,14 +50,14 @@ def test_without_the_ceiling_there_is_no_verdict(bench):
 def test_a_larger_measurement_takes_over_the_parts_that_are_there(bench, monkeypatch, tmp_path):
     asked = []
 
-    def made(row, path, start, seed):
+    def made(row, path, start, seed, device):
         asked.append(start)
         return torch.full((bench.PART, 1, 2, 4, 4), start / 64 * 0.5 - 1), 32.0
 
     monkeypatch.setattr(bench, "made", made)
     monkeypatch.setattr(bench.pretrained, "card", lambda name, folder: {"sha256": "0" * 64})
-    small, seconds = bench.clips_of("few-8", 64, 0, tmp_path, Path("few-8.safetensors"))
-    large, _ = bench.clips_of("few-8", 128, 0, tmp_path, Path("few-8.safetensors"))
+    small, seconds = bench.clips_of("few-8", 64, 0, tmp_path, Path("few-8.safetensors"), torch.device("cpu"))
+    large, _ = bench.clips_of("few-8", 128, 0, tmp_path, Path("few-8.safetensors"), torch.device("cpu"))
     assert asked == [0, 64] and seconds == 0.5
     assert large[:64].equal(small) and float(large[64:].mean()) == pytest.approx(-0.5, abs=1 / 127)
 

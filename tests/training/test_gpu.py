@@ -37,7 +37,8 @@ def noisy(b: int = 2) -> torch.Tensor:
 def test_the_cpu_and_the_gpu_give_the_same_estimate(shipped):
     z = noisy()
     on_cpu = pretrained.load("moving-mnist-32")(z, 0.5)
-    assert (shipped(z.cuda(), 0.5).cpu() - on_cpu).abs().max() < 1e-3  # TF32 and other orders of summation
+    # Convolutions in TF32, whose eps is 1e-3, on values in [-1, 1]: 1.4e-3 was found on one H200, in 32,768 pixels.
+    assert (shipped(z.cuda(), 0.5).cpu() - on_cpu).abs().max() < 5e-3
 
 
 @gpu
@@ -104,13 +105,25 @@ def test_the_rehearsal_writes_what_the_run_would(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import gpu as script
 
-    monkeypatch.setattr(sys, "argv", ["gpu.py", "--minutes", "0.4", "--toy", "--out", str(tmp_path / "out")])
-    monkeypatch.setattr(script, "tests", lambda report: report.say("tests", "left out here"))
+    parts = ["speed", "moving-mnist-64", "few-8"]
+    monkeypatch.setattr(
+        sys, "argv", ["gpu.py", *["--minutes", "0.2", "--toy", "--out"], str(tmp_path), "--parts", *parts]
+    )
+    monkeypatch.setattr(script.recipes, "get", lambda name, get=script.recipes.get: of_few_steps(get(name)))
     script.main()
-    found = json.loads((tmp_path / "out" / "table.json").read_text())
-    for name in ("moving-mnist-64", "moving-mnist-32-two"):
-        assert "error" not in found[name], found[name]
-        assert set(found[name]["rows"]) == {"without labels", "w = 0", "w = 1", "w = 2"}
-        assert (tmp_path / "out" / f"{name}.safetensors").stat().st_size < script.LARGEST
-        assert (tmp_path / "out" / f"{name}.gif").exists()
-    assert len(list((tmp_path / "out").iterdir())) <= 8
+    found = json.loads((tmp_path / "table.json").read_text())
+    assert "eager, batch 4" in found["speed of moving-mnist-64"]
+    for name, rows in {"moving-mnist-64": 4, "few-8": 2}.items():
+        assert "error" not in found[name] and len(found[name]["rows"]) == rows, found[name]
+        assert all(
+            (tmp_path / f"{name}.{ending}").exists() for ending in ("safetensors", "json", "metrics.jsonl", "gif")
+        )
+    card = json.loads((tmp_path / "moving-mnist-64.json").read_text())
+    assert card["config"]["frames"][0][1:] == [2, 4], "short clips come first"
+
+
+def of_few_steps(recipe: Recipe) -> Recipe:
+    """A student whose teacher ships."""
+    import dataclasses
+
+    return dataclasses.replace(recipe, teacher="few-8", init="few-8") if recipe.name == "few-8" else recipe

@@ -1,0 +1,32 @@
+"""Where a measurement runs: `--device cuda` takes minutes for what takes a CPU hours. The figures say where."""
+
+import argparse
+import os
+
+import torch
+
+
+def argument(parser: argparse.ArgumentParser) -> None:
+    """Add --device."""
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where clips are made")
+
+
+def chosen(args: argparse.Namespace) -> torch.device:
+    """The device that was asked for, ready for use: on a CPU with all cores unless the environment says otherwise."""
+    if args.device == "cuda":
+        if not torch.cuda.is_available():
+            raise SystemExit("--device cuda: no NVIDIA GPU is here")
+        torch.set_float32_matmul_precision("high")  # TF32, as in training
+    elif not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(os.cpu_count() or 1)
+    return torch.device(args.device)
+
+
+def batch(device: torch.device | str) -> int:
+    """Clips at once: few stay in a CPU's cache, a GPU waits for launches unless there are many."""
+    return 8 if torch.device(device).type == "cpu" else 256
+
+
+def words(device: torch.device | str) -> str:
+    """What belongs to a command beside its other arguments: nothing for the default."""
+    return "" if torch.device(device).type == "cpu" else f" --device {torch.device(device).type}"
