@@ -2,12 +2,13 @@
 
     python benchmarks/weights.py [--weights moving-mnist-32] [--clips 256] [--steps 32] [--seed 0] [--row "w = 1"]
     python benchmarks/weights.py --clips 1024 --device cuda
+    python benchmarks/weights.py --times few --steps 24 --row "w = 1, w_f = 0.75"      (as `sample` does it)
 
 Generates clips without labels, and with every digit asked for equally often at guidance w = 0, 1 and 2, and some of it
 with guidance towards frames that belong together (w_f), and reads them with the digit reader of `minivdm.measure`; real
 test clips go through the same reader as the yardstick. Each finished row is written at once, into the weights' card and
 benchmarks/results/weights.json, and the README's table to benchmarks/results/weights.md (`make tables` copies it);
---row measures one row alone, anew.
+--row measures one row alone, anew; --times few writes to results/weights_few.json alone.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minivdm import tasks
+from minivdm.core import time_grids
 from minivdm.data.atomic import write_json
 from minivdm.measure import metrics, tracks
 from minivdm.measure.obedience import wilson
@@ -28,6 +30,7 @@ from minivdm.training import exports, monitor, pretrained
 
 RESULTS = Path(__file__).parent / "results"
 REAL = "real test clips"
+TIMES: dict[str, time_grids.Grid] = {"even": time_grids.uniform_in_t, "few": time_grids.for_few_steps}
 FRAMES = 0.75  # w_f, the default of `sample`
 #: Guidance towards the labels, None without any, and towards frames that belong together.
 ROWS: dict[str, tuple[float | None, float]] = {
@@ -79,7 +82,7 @@ def judged(videos: Tensor, labels: Tensor | None) -> dict:
 
 
 def generated(
-    name: str, row: str, clips: int, steps: int, seed: int, device: torch.device
+    name: str, row: str, clips: int, steps: int, seed: int, device: torch.device, grid: time_grids.Grid
 ) -> tuple[Tensor, Tensor | None]:
     """Clips (b, 1, f, h, w) clamped to [-1, 1], and the labels asked for."""
     denoiser, (weight, temporal) = pretrained.load(name, device), ROWS[row]
@@ -89,7 +92,9 @@ def generated(
         asked = labels[start : start + size].to(device)
         given = {"count": len(asked)} if weight is None else {"labels": asked, "weight": weight}
         with torch.autocast(device.type, torch.bfloat16):  # as in training
-            videos = tasks.generate(denoiser, **given, temporal_weight=temporal, steps=steps, generator=generator)
+            videos = tasks.generate(
+                denoiser, **given, temporal_weight=temporal, steps=steps, grid=grid, generator=generator
+            )
         parts.append(videos.float().clamp(-1, 1).cpu())
     return torch.cat(parts), None if weight is None else labels
 
@@ -141,13 +146,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--row", choices=[REAL, *ROWS], help="measure this row alone")
+    parser.add_argument("--times", choices=list(TIMES), default="even", help="of the steps")
     devices.argument(parser)
     args = parser.parse_args()
     device = devices.chosen(args)
     command = (
         f"python benchmarks/weights.py --weights {args.weights} --clips {args.clips} --steps {args.steps} "
         f"--seed {args.seed}{devices.words(device)}"
-    )
+    ) + ("" if args.times == "even" else f" --times {args.times}")
     settings = {"command": command, "sampler": f"DDIM, {args.steps} steps, bf16", "seed": args.seed}
     sha = pretrained.card(args.weights)["sha256"]
     hardware = monitor.hardware(device)
@@ -158,12 +164,14 @@ def main() -> None:
             real = denoiser.config.make_data(denoiser.shape[1], split="test").clips(torch.arange(args.clips))
             found = judged(real.video, real.labels)
         else:
-            found = judged(*generated(args.weights, row, args.clips, args.steps, args.seed, device))
-        path = RESULTS / "weights.json"  # read again: two processes may share the rows between them
+            found = judged(*generated(args.weights, row, args.clips, args.steps, args.seed, device, TIMES[args.times]))
+        path = (
+            RESULTS / f"weights{'' if args.times == 'even' else '_few'}.json"
+        )  # read again: two processes may share the rows between them
         kept = json.loads(path.read_text()) if path.exists() else {}
         same = kept.get("command") == command and kept.get("sha256") == sha
         figures["rows"] = {**(kept["rows"] if same else {}), row: found}
-        write(args.weights, figures)
+        write(args.weights, figures) if args.times == "even" else write_json(path, figures)
     print(json.dumps(figures["rows"], indent=1))
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from minivdm import tasks
+from minivdm.core import for_few_steps
 from minivdm.core.guards import BadArgument, whole
 from minivdm.data import writing
 from minivdm.networks import UNet3D
@@ -24,6 +25,8 @@ from minivdm.training import pretrained
 
 #: Weight of the guidance towards frames that belong together, where a network can be asked for it; as `sample` has it.
 TEMPORAL_WEIGHT = 0.75
+#: Steps of `generate`, as `sample` has them.
+STEPS = 24
 #: Seeds that torch.Generator takes on every device.
 LARGEST_SEED = 2**63 - 1
 
@@ -72,14 +75,15 @@ def generate(
             with its guidance (`minivdm.systems.few_steps`).
         seed: the same seed makes the same clips.
         **task: further arguments of `minivdm.tasks.generate`, by name. `temporal_weight`, of the guidance towards
-            frames that belong together, is 0.75 where it is not given.
+            frames that belong together, is 0.75 where it is not given; steps are 24, at times for few steps
+            (`core.for_few_steps`).
     """
     whole("count", count)
     if text is not None or negative is not None:
         if text is None or digits is not None or few is not None:
             raise BadArgument("text: expected without digits and few, and with any negative")
         sentences = [text] * count if isinstance(text, str) else text
-        task.setdefault("temporal_weight", TEMPORAL_WEIGHT)
+        _by_default(task)
         asked = _asked(tasks.generate, model, None, 1.0 if weight is None else weight, seed, task)
         return text_to_video(model, sentences, negative=negative, **asked).clamp(-1, 1)
     if few is not None:
@@ -89,9 +93,17 @@ def generate(
         asked = _asked(tasks.generate, model, digits, 0.0 if weight is None else weight, seed, task)
         return few_steps.generate(model, count=count, **asked).clamp(-1, 1)
     if isinstance(getattr(model, "network", None), UNet3D):
-        task.setdefault("temporal_weight", TEMPORAL_WEIGHT)
+        _by_default(task)
     made = tasks.generate(model, count=count, **_asked(tasks.generate, model, digits, weight, seed, task))
     return made.clamp(-1, 1)
+
+
+def _by_default(task: dict[str, Any]) -> None:
+    """What `generate` asks of a task unless it is told otherwise: guidance between frames, few steps."""
+    task.setdefault("temporal_weight", TEMPORAL_WEIGHT)
+    if not {"grid", "sampling"} & set(task):
+        task.setdefault("steps", STEPS)
+        task["grid"] = for_few_steps
 
 
 def extend(

@@ -10,6 +10,7 @@ from PIL import Image
 import minivdm
 from minivdm import api, tasks
 from minivdm.cli import options
+from minivdm.core import for_few_steps
 from minivdm.core.guards import BadArgument
 from minivdm.systems import few_steps
 
@@ -50,6 +51,7 @@ def test_digits_and_seed_are_labels_and_a_generator(model):
     generator = torch.Generator().manual_seed(5)
     labels = tasks.multi_hot([3, 7])
     asked = {"weight": 1.0, "temporal_weight": api.TEMPORAL_WEIGHT, "steps": 2, "shape": (1, 2, 16, 16)}
+    asked["grid"] = for_few_steps
     wanted = tasks.generate(model, labels, count=1, generator=generator, **asked)
     assert torch.equal(made, wanted.clamp(-1, 1))
     assert not torch.equal(made, minivdm.generate(model, [3, 7], seed=6, steps=2, shape=(1, 2, 16, 16)))
@@ -57,8 +59,16 @@ def test_digits_and_seed_are_labels_and_a_generator(model):
     assert minivdm.generate(model, count=2, steps=2, shape=(1, 2, 16, 16)).shape == (2, 1, 2, 16, 16)
 
 
-def test_the_command_line_has_the_same_default():
-    assert options.TEMPORAL == api.TEMPORAL_WEIGHT
+def test_the_command_line_has_the_same_defaults():
+    assert (options.TEMPORAL, options.FEW_STEPS) == (api.TEMPORAL_WEIGHT, api.STEPS)
+
+
+def test_times_of_ones_own_keep_the_tasks_own_number_of_steps(model):
+    asked = {"shape": (1, 2, 16, 16), "temporal_weight": 0.0}
+    made = minivdm.generate(model, [3], grid=[1.0, 0.5, 0.0], **asked)
+    wanted = tasks.generate(model, tasks.multi_hot([3]), weight=1.0, grid=[1.0, 0.5, 0.0],
+                            generator=torch.Generator().manual_seed(0), **asked)  # fmt: skip
+    assert torch.equal(made, wanted.clamp(-1, 1))
 
 
 def test_a_student_in_place_of_the_model(model):

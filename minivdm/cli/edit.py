@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from minivdm import tasks
 from minivdm.cli.options import CommandLineError, check_values
-from minivdm.cli.sampling import Output, asked, grid, load, settings, shared_step
+from minivdm.cli.sampling import Output, asked, grid, load, settings, shared_step, times
 from minivdm.core import samplers
 from minivdm.core.observe import Downsample
 from minivdm.data import video_files
@@ -161,6 +161,7 @@ def _each(
             "weight": 0.0 if labels is None else args.weight,
             "temporal_weight": args.temporal,
             "steps": args.steps,
+            "grid": times(args),
             "step": shared_step(args),
             "corrector": samplers.langevin_step if args.langevin else None,
             "reconstruction_weight": weight if args.reconstruction is None else args.reconstruction,

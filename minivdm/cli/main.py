@@ -82,7 +82,9 @@ def _recipes(commands: argparse._SubParsersAction) -> None:
 
 def _sample(commands: argparse._SubParsersAction) -> None:
     parents = [
-        options.sampling("ddim", "if neither is given, each clip's are drawn at random", options.TEMPORAL),
+        options.sampling(
+            "ddim", "if neither is given, each clip's are drawn at random", options.TEMPORAL, "few", options.FEW_STEPS
+        ),
         options.picture("samples"),
         options.device(),
     ]
@@ -117,7 +119,9 @@ def _edits(commands: argparse._SubParsersAction) -> None:
     }.items():
         parents = [
             options.edited(),
-            options.sampling("ancestral", "test clips are asked for their own, where neither is given", 0.0),
+            options.sampling(
+                "ancestral", "test clips are asked for their own, where neither is given", 0.0, "even", options.STEPS
+            ),
             options.picture(name),
             options.device(),
         ]

@@ -15,7 +15,10 @@ WEIGHTS = "moving-mnist-32"
 TEXT_WEIGHTS = "text-32"
 #: Of clips made from noise alone; frames that are given hold the others together by themselves.
 TEMPORAL = 0.75
-STEPS = 64
+STEPS = 64  # of the edits
+#: Of `sample`, at times for few steps.
+FEW_STEPS = 24
+TIMES = ("few", "even")
 COUNT = 8
 LARGEST_SEED = 2**62  # torch takes a little more; a batch counts on from here
 #: Values of all clips of a command together, 4 bytes each.
@@ -106,7 +109,7 @@ def picture(name: str) -> Parser:
     return group
 
 
-def sampling(sampler: str, labels: str, temporal: float) -> Parser:
+def sampling(sampler: str, labels: str, temporal: float, times: str, steps: int) -> Parser:
     """Which weights, how many steps, what is asked for. labels: what happens without --labels."""
     group = Parser(add_help=False)
     add = group.add_argument
@@ -124,7 +127,8 @@ def sampling(sampler: str, labels: str, temporal: float) -> Parser:
         metavar="W",
         help="weight w_f of the guidance towards frames that belong together, 0 = none, which is faster",
     )
-    add("--steps", type=whole(1, 100_000), default=STEPS, help="denoising steps (of each block)")
+    add("--steps", type=whole(1, 100_000), default=steps, help="denoising steps (of each block)")
+    add("--times", choices=TIMES, default=times, help="of the steps: where few of them do most, or even in t")
     add("--sampler", choices=SAMPLERS, default=sampler, help="how a step is made")
     add("--eta", type=real(0, 1), default=0.0, help="noise of a ddim step")
     add("--gamma", type=real(0, 1), default=0.1, help="variance of an ancestral step, from the smaller to the larger")

@@ -14,7 +14,7 @@ from torch import Tensor
 from minivdm import tasks
 from minivdm.cli import folders, options, text
 from minivdm.cli.options import CommandLineError, check_values
-from minivdm.core import Denoise, samplers
+from minivdm.core import Denoise, samplers, time_grids
 from minivdm.core.gaussian import expand, noise_like
 from minivdm.data import atomic, writing
 from minivdm.systems import few_steps
@@ -55,6 +55,7 @@ def sample(args: argparse.Namespace) -> int:
         noise,
         args.steps,
         step=clip_by_clip(args, generators),
+        grid=times(args),
         progress=True,
     )
     written = out.write(videos)
@@ -105,9 +106,9 @@ def load(args: argparse.Namespace) -> tuple[pretrained.TrainedDenoiser, torch.de
 
 def _as_a_student(args: argparse.Namespace, denoise: pretrained.TrainedDenoiser) -> None:
     """As many steps as the student knows unless --steps divides them, and no guidance: it was learnt."""
-    asked = None if args.steps == options.STEPS else args.steps
+    asked = None if args.steps == options.FEW_STEPS else args.steps
     args.steps = few_steps.student_sampling(denoise, asked).steps
-    args.weight = args.temporal = 0.0
+    args.weight, args.temporal, args.times = 0.0, 0.0, "even"
     if args.sampler != "ddim" or args.eta:
         raise CommandLineError("--sampler, --eta: expected ddim without noise, which is what a student has learnt")
     print(f"a student: {args.steps} calls of the network, guidance as it learnt it")
@@ -172,6 +173,11 @@ def clip_by_clip(args: argparse.Namespace, generators: Sequence[torch.Generator]
         return mean + expand(variance.sqrt(), mean) * noise
 
     return step
+
+
+def times(args: argparse.Namespace) -> time_grids.Grid:
+    """The times of --times, as a function of the number of steps."""
+    return time_grids.for_few_steps if args.times == "few" else time_grids.uniform_in_t
 
 
 def shared_step(args: argparse.Namespace) -> Callable[..., Tensor]:

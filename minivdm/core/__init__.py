@@ -30,7 +30,7 @@ from minivdm.core.schedules import (
 )
 from minivdm.core.self_conditioning import SelfConditioned, takes_estimate
 from minivdm.core.targets import Preconditioning, loss_weight, preconditioning, stratified_times
-from minivdm.core.time_grids import as_grid, karras, times_of, uniform_in_log_snr, uniform_in_t
+from minivdm.core.time_grids import as_grid, for_few_steps, karras, times_of, uniform_in_log_snr, uniform_in_t
 
 __all__ = [
     "BadArgument", "BadFile", "BadObservation", "BadRun", "BadType", "Conditional", "Conditioned", "CosineSchedule",
@@ -41,7 +41,8 @@ __all__ = [
     "as_time", "away_from", "both", "classifier", "classifier_free", "clean_step", "clipped", "ddim_law", "ddim_step",
     "diffuse",
     "draw", "drop_labels", "dynamically_thresholded", "eps_from_score", "eps_from_v", "eps_from_velocity",
-    "eps_from_x", "euler_step", "expand", "frame_indices", "heun_step", "karras", "langevin_law", "langevin_step",
+    "eps_from_x", "euler_step", "expand", "for_few_steps", "frame_indices", "heun_step", "karras", "langevin_law",
+    "langevin_step",
     "loss_weight", "noise_like", "ordered", "posterior", "preconditioning", "reconstruction", "reverse_sde_law",
     "reverse_sde_step", "sample", "schedule_of", "score_from_eps", "score_from_v", "score_from_x",
     "stratified_times", "takes_estimate", "times_of", "transition", "uniform_in_log_snr", "uniform_in_t",

@@ -34,7 +34,15 @@ from minivdm.core.guards import BadArgument, BadType, batch, check_types, finite
 from minivdm.core.guidance import clipped
 from minivdm.core.ode import DPMSolverPlusPlus2M, Multistep, angular_ddim_step, euler_step, heun_step  # noqa: F401
 from minivdm.core.schedules import CosineSchedule, Schedule
-from minivdm.core.time_grids import Grid, as_grid, karras, times_of, uniform_in_log_snr, uniform_in_t  # noqa: F401
+from minivdm.core.time_grids import (  # noqa: F401
+    Grid,
+    as_grid,
+    for_few_steps,
+    karras,
+    times_of,
+    uniform_in_log_snr,
+    uniform_in_t,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

@@ -17,6 +17,7 @@ from minivdm.core.samplers import (
     ddim_law,
     ddim_step,
     euler_step,
+    for_few_steps,
     heun_step,
     karras,
     langevin_law,
@@ -279,6 +280,36 @@ def test_uniform_in_log_snr_has_equal_steps_of_lambda():
     schedule = CosineSchedule(-10, 10)
     steps = schedule.log_snr(uniform_in_log_snr(20, schedule)).diff()
     torch.testing.assert_close(steps, torch.ones(20, dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 20])
+@pytest.mark.parametrize("schedule", [CosineSchedule(), CosineSchedule(-3.0, 20.0)])
+def test_the_grid_for_few_steps_starts_at_one_and_ends_at_zero(steps, schedule):
+    times = as_grid(for_few_steps(steps, schedule))
+    assert len(times) == steps + 1 and (float(times[0]), float(times[-1])) == (1, 0)
+    if steps > 2:
+        assert float(schedule.log_snr(times[-2])) == pytest.approx(-2 * math.log(0.2))
+
+
+def test_the_first_step_of_few_brings_in_the_mean():
+    """Data that are always m: from t = 1 every step ends on it; from plain noise at sigma / alpha = 10 none does."""
+    schedule, mean = CosineSchedule(), torch.tensor(-0.9)
+
+    def off(z, t):  # knows the mean at high noise, and has to find the rest in z: E[x | z] for x ~ N(m, 0.3^2)
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        return mean + 0.09 * alpha / (0.09 * alpha**2 + sigma**2) * (z - alpha * mean)
+
+    off.schedule = schedule
+    noise = torch.randn(4000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    plain = partial(karras, sigma_min=0.2, sigma_max=10.0, rho=3.0)
+    found = {
+        name: float(sample(off, noise, 20, grid=grid).mean() - mean)
+        for name, grid in {
+            "few": for_few_steps,
+            "plain": partial(karras, sigma_min=0.2, sigma_max=10.0, rho=3.0),
+        }.items()
+    }
+    assert abs(found["few"]) < 3 * 0.3 / 4000**0.5 < found["plain"]
 
 
 def test_karras_grid_is_edm_equation_5():
