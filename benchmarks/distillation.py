@@ -35,7 +35,7 @@ from paper_tables import REAL, Cells, averaged, bootstrapped, bounds, distance, 
 from torch import Tensor
 
 from minivdm import tasks
-from minivdm.core import samplers
+from minivdm.core import samplers, time_grids
 from minivdm.data.atomic import write_atomic
 from minivdm.measure import metrics, tracks
 from minivdm.measure.frechet import features
@@ -54,12 +54,17 @@ class Row(NamedTuple):
     steps: int
     step: str
     calls: int
+    grid: time_grids.Grid = time_grids.uniform_in_t
 
 
 TEACHER = paper_tables.WEIGHTS
 ROWS: dict[str, Row] = {
     **{f"few-{n}": Row(f"few-{n}", n, "ddim", n) for n in (16, 8, 4, 2, 1)},
     **{f"teacher, DDIM, {n} steps": Row(TEACHER, n, "ddim", 3 * n) for n in (8, 16, 32, 64, 256)},
+    **{
+        f"teacher, times for few, {n} steps": Row(TEACHER, n, "ddim", 3 * n, time_grids.for_few_steps)
+        for n in (4, 8, 16)
+    },
     "teacher, ancestral, 256 steps": Row(TEACHER, 256, "ancestral", 3 * 256),
 }
 STEPS = {"ddim": samplers.ddim_step, "ancestral": samplers.ancestral_step}
@@ -125,6 +130,7 @@ def made(row: Row, path: Path, start: int, seed: int, device: torch.device) -> t
                     temporal_weight=TEMPORAL,
                     steps=row.steps,
                     step=STEPS[row.step],
+                    grid=row.grid,
                     generator=generator,
                 )
         videos.append(clips.float())

