@@ -175,6 +175,7 @@ def survivors(assignment: str, name: str, seconds: float = 5.0) -> tuple[int, li
     space = namespace(setup)
     check = copy.copy(checks_of(assignment)[name])
     check.seconds = seconds
+    check.wrong = ()  # whether it is refused is asked, not what is said of it
     tried, passed = 0, []
     for what, source in mutants(cells[name]):
         tried += 1

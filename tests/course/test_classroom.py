@@ -19,7 +19,7 @@ from nbgrader.api import Gradebook
 from minivdm.course.checks import CheckFailed, checks_of
 
 ROOT = Path(__file__).resolve().parents[2]
-ASSIGNMENTS = ("06_samplers", "10_extending_videos")
+ASSIGNMENTS = ("06_samplers", "02_noise_schedules")
 #: All right, with a space and a hyphen in the name; as handed out; the first coded exercise wrong.
 ADA, BLANK, WRONG = STUDENTS = ("ada-marie lovelace", "blank", "wrong")
 SEED = 2027  # a variant: the notebooks come with 0

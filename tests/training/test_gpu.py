@@ -105,14 +105,13 @@ def test_the_rehearsal_writes_what_the_run_would(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import gpu as script
 
-    parts = ["speed", "moving-mnist-64", "few-8"]
+    parts = ["moving-mnist-64", "few-8"]
     monkeypatch.setattr(
-        sys, "argv", ["gpu.py", *["--minutes", "0.2", "--toy", "--out"], str(tmp_path), "--parts", *parts]
+        sys, "argv", ["gpu.py", *["--minutes", "0.1", "--toy", "--out"], str(tmp_path), "--parts", *parts]
     )
     monkeypatch.setattr(script.recipes, "get", lambda name, get=script.recipes.get: of_few_steps(get(name)))
     script.main()
     found = json.loads((tmp_path / "table.json").read_text())
-    assert "eager, batch 4" in found["speed of moving-mnist-64"]
     for name, rows in {"moving-mnist-64": 4, "few-8": 2}.items():
         assert "error" not in found[name] and len(found[name]["rows"]) == rows, found[name]
         assert all(
