@@ -5,7 +5,8 @@
 One digit of the test pool at the weights' own speed and size. `extend`: 8 frames given, 8 made, with the digit's label;
 by replacement, by guidance with w_r = 2, and the last given frame copied. `interpolate`: every fourth frame given, the
 three between made, by both and by a linear blend. `upscale`: 16x16 block means given, 32x32 made without a label, with
-w_r = 1 and w_r = 4, and by bilinear interpolation. Writes benchmarks/results/guided.json, a part as soon as it is done;
+w_r = 1 and w_r = 4, and by bilinear interpolation. `long`: 16 frames given, 48 made block by block, with the digit's
+label, as `extend --frames 64` does it. Writes benchmarks/results/guided.json, a part as soon as it is done;
 `--only` leaves the other parts of the file as they are.
 """
 
@@ -24,7 +25,7 @@ from minivdm import tasks
 from minivdm.core import Denoiser, Downsample, Frames, samplers
 from minivdm.data.atomic import write_json
 from minivdm.data.moving_mnist import Clips
-from minivdm.measure import metrics, seams
+from minivdm.measure import metrics, seams, tracks
 from minivdm.training import monitor, pretrained
 
 RESULTS = Path(__file__).parent / "results" / "guided.json"
@@ -107,7 +108,26 @@ def upscale(denoiser: Denoiser, clips: Clips, steps: int, seed: int) -> dict:
     }
 
 
-PARTS = {"extend": extend, "interpolate": interpolate, "upscale": upscale}
+def long(denoiser: Denoiser, clips: Clips, steps: int, seed: int) -> dict:
+    """clips: of 64 frames. Share of the new frames of each block that are read right, (b, blocks), and their rigidity (b,)."""
+    how: dict[str, Any] = {"labels": clips.labels, "weight": 1.0, "steps": steps}
+    how["step"] = partial(samplers.ancestral_step, gamma=0.1)
+    generator = torch.Generator().manual_seed(seed)
+    made = {
+        "guided, w_r = 2": tasks.extend(
+            denoiser, clips.video[:, :, :16], 64, reconstruction_weight=2.0, generator=generator, **how
+        ),
+        "real clips": clips.video,
+    }
+    found = {}
+    for name, one in made.items():
+        new = one[:, :, 16:].clamp(-1, 1)
+        right = (metrics.read(new).logits.argmax(-1) == clips.labels.argmax(-1)[:, None]).double()  # b 48
+        found[name] = {"right": listed(right.view(len(new), 6, 8).mean(2)), "rigidity": listed(tracks.rigidity(new))}
+    return found
+
+
+PARTS = {"extend": extend, "interpolate": interpolate, "upscale": upscale, "long": long}
 
 
 def main() -> None:
@@ -121,9 +141,10 @@ def main() -> None:
     args = parser.parse_args()
     device = devices.chosen(args)
     denoiser = pretrained.load(args.weights, device)
-    clips = denoiser.config.make_data(16, split="test", device=device).clips(torch.arange(args.clips))
     found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for part in args.only:
+        data = denoiser.config.make_data(64 if part == "long" else 16, split="test", device=device)
+        clips = data.clips(torch.arange(args.clips))
         found[part] = {
             "settings": f"{args.weights}, {args.clips} clips, {args.steps} ancestral steps, seed {args.seed}, "
             f"{monitor.hardware(device)}",

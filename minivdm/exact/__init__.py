@@ -1,7 +1,7 @@
 """Worlds with a known truth, and what follows from them without sampling noise.
 
 Read in this order: laws, gaussian_video, mixture, propagate (the law of a sampler's output), jacobian, score_matching,
-bound, likelihood.
+bound, likelihood, linear_autoencoder.
 """
 
 from minivdm.exact.bound import (
@@ -26,6 +26,13 @@ from minivdm.exact.likelihood import (
     log_likelihood,
     normal_log_prob,
     signs_like,
+)
+from minivdm.exact.linear_autoencoder import (
+    linear_bound,
+    linear_error,
+    principal_subspace,
+    rate_distortion,
+    train_linear,
 )
 from minivdm.exact.mixture import GaussianMixture
 from minivdm.exact.propagate import Propagation, push
@@ -61,16 +68,21 @@ __all__ = [
     "geometric_ladder",
     "hutchinson_divergence",
     "implicit",
+    "linear_bound",
+    "linear_error",
     "log_likelihood",
     "nats_per_log_snr",
     "normal_log_prob",
+    "principal_subspace",
     "prior_term",
     "pullback",
     "push",
+    "rate_distortion",
     "reconstruction_term",
     "signs_like",
     "sliced",
     "step_term",
+    "train_linear",
     "tweedie",
     "wasserstein",
 ]

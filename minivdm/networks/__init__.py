@@ -1,7 +1,7 @@
 """The networks, which know nothing of diffusion: a noisy clip and a log-SNR in, a clip out.
 
 Read layers, attention, blocks, unet3d, and text_encoder for a network that reads sentences; toy_mlp is the U-Net's
-stand-in for points of a plane.
+stand-in for points of a plane. autoencoder takes clips to latents and back.
 """
 
 from minivdm.networks.attention import (
@@ -12,6 +12,7 @@ from minivdm.networks.attention import (
     rotary_angles,
     rotate,
 )
+from minivdm.networks.autoencoder import Tokenizer, TokenizerLoss, tokenizer_loss
 from minivdm.networks.blocks import Block, Modulated, ResidualBlock
 from minivdm.networks.layers import GroupNorm, zero
 from minivdm.networks.toy_mlp import PointNetwork
@@ -25,10 +26,13 @@ __all__ = [
     "ResidualBlock",
     "SpatialAttention",
     "TemporalAttention",
+    "Tokenizer",
+    "TokenizerLoss",
     "UNet3D",
     "attend",
     "joint_frame_mask",
     "rotary_angles",
     "rotate",
+    "tokenizer_loss",
     "zero",
 ]

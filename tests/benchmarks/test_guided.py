@@ -61,3 +61,9 @@ def test_weights_of_eq_8_are_told_apart_and_held_to_the_observation(guided, deno
     found = guided.upscale(denoiser, clips, 2, 0)
     assert found["eq 8, w_r = 4"]["off"] != found["eq 8, w_r = 1"]["off"]
     assert max(found["bilinear"]["off"]) < 0.2 and max(found["bilinear"]["edges"]) < 1  # interpolation blurs
+
+
+def test_what_is_real_is_read_right_in_every_block_of_a_long_clip(guided, denoiser, recipe):
+    found = guided.long(denoiser, recipe.make_data(64, split="test").clips(torch.arange(1)), 1, 0)
+    assert found["real clips"]["right"][0] == [1.0] * 6 and found["real clips"]["rigidity"] == [0.0]
+    assert len(found["guided, w_r = 2"]["right"][0]) == 6
