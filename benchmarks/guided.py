@@ -109,7 +109,7 @@ def upscale(denoiser: Denoiser, clips: Clips, steps: int, seed: int) -> dict:
 
 
 def long(denoiser: Denoiser, clips: Clips, steps: int, seed: int) -> dict:
-    """clips: of 64 frames. Share of the new frames of each block that are read right, (b, blocks), and their rigidity (b,)."""
+    """Of clips of 64 frames: share of the new ones read right in each block, (b, blocks), and their rigidity, (b,)."""
     how: dict[str, Any] = {"labels": clips.labels, "weight": 1.0, "steps": steps}
     how["step"] = partial(samplers.ancestral_step, gamma=0.1)
     generator = torch.Generator().manual_seed(seed)
