@@ -8,7 +8,7 @@ Generates clips without labels, and with every digit asked for equally often at 
 with guidance towards frames that belong together (w_f), and reads them with the digit reader of `minivdm.measure`; real
 test clips go through the same reader as the yardstick. Each finished row is written at once, into the weights' card and
 benchmarks/results/weights.json, and the README's table to benchmarks/results/weights.md (`make tables` copies it);
---row measures one row alone, anew; --times few writes to results/weights_few.json alone.
+--row measures one row alone, anew; --times few writes results/weights_few.json and .md in their place, and no card.
 """
 
 import argparse
@@ -130,13 +130,19 @@ def table(name: str, figures: dict) -> str:
     )
 
 
-def write(name: str, figures: dict) -> None:
-    """Card, JSON and table, with the rows in their order."""
+def write(name: str, figures: dict, times: str) -> None:
+    """JSON and table, with the rows in their order; and the card, for the times at which most is measured."""
     order = [REAL, *ROWS]
     figures["rows"] = dict(sorted(figures["rows"].items(), key=lambda item: order.index(item[0])))
-    exports.annotate(name, figures)
-    write_json(RESULTS / "weights.json", figures)
-    (RESULTS / "weights.md").write_text(table(name, figures), encoding="utf-8")
+    if times == "even":
+        exports.annotate(name, figures)
+    write_json(results(times), figures)
+    results(times).with_suffix(".md").write_text(table(name, figures), encoding="utf-8")
+
+
+def results(times: str) -> Path:
+    """Where the figures of --times lie."""
+    return RESULTS / ("weights.json" if times == "even" else f"weights_{times}.json")
 
 
 def main() -> None:
@@ -154,7 +160,8 @@ def main() -> None:
         f"python benchmarks/weights.py --weights {args.weights} --clips {args.clips} --steps {args.steps} "
         f"--seed {args.seed}{devices.words(device)}"
     ) + ("" if args.times == "even" else f" --times {args.times}")
-    settings = {"command": command, "sampler": f"DDIM, {args.steps} steps, bf16", "seed": args.seed}
+    sampler = f"DDIM, {args.steps} steps{', times for few' if args.times == 'few' else ''}, bf16"
+    settings = {"command": command, "sampler": sampler, "seed": args.seed}
     sha = pretrained.card(args.weights)["sha256"]
     hardware = monitor.hardware(device)
     figures = {**settings, "sha256": sha, "hardware": hardware, "rows": {}}
@@ -165,13 +172,11 @@ def main() -> None:
             found = judged(real.video, real.labels)
         else:
             found = judged(*generated(args.weights, row, args.clips, args.steps, args.seed, device, TIMES[args.times]))
-        path = (
-            RESULTS / f"weights{'' if args.times == 'even' else '_few'}.json"
-        )  # read again: two processes may share the rows between them
+        path = results(args.times)  # read again: two processes may share the rows between them
         kept = json.loads(path.read_text()) if path.exists() else {}
         same = kept.get("command") == command and kept.get("sha256") == sha
         figures["rows"] = {**(kept["rows"] if same else {}), row: found}
-        write(args.weights, figures) if args.times == "even" else write_json(path, figures)
+        write(args.weights, figures, args.times)
     print(json.dumps(figures["rows"], indent=1))
 
 
