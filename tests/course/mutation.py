@@ -67,6 +67,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "03_score_matching posterior_moments": {
         "1 + 1 in `return mean.detach(), sigma**2 / alpha * torch.stack(rows, 1)`": "a covariance is symmetric",
     },
+    "15_few_steps guided_target": {
+        "1.0 + 1 in `return (1.0, 0.0) if time == 0 else (schedule.alpha(time).to(z), schedule.sigma(time).to(z))`": "at time 0 alpha multiplies the last estimate and then divides it again",  # noqa: E501
+    },
     "10_extending_videos seam_score": {
         "mean -> sum in `change = (videos[:, :, 1:] - videos[:, :, :-1]).square().mean(dim=(0, 1, 3, 4))`": "a ratio of two such means, all of the same number of pixels",  # noqa: E501
     },

@@ -22,6 +22,7 @@ MODULES = {
     "10_extending_videos": "extending",
     "11_super_resolution": "super_resolution",
     "12_evaluating_video": "evaluation",
+    "15_few_steps": "few_steps",
 }
 
 __all__ = ["MODULES", "Check", "CheckFailed", "Unfinished", "checks_of"]
