@@ -3,8 +3,8 @@
 Wang et al. 2023, "ModelScope text-to-video technical report", section 3.3. A block has a spatial convolution, a
 temporal convolution, spatial attention and temporal attention, in this order. A temporal convolution, as in the
 published code, is four of (group norm, SiLU, convolution of 3 frames), the last one zero at first, around which the
-input goes past: at first the block is the image model's. It has no parameter that knows the number of frames, so images are clips with
-f = 1 and train in the same batches' loop, without the mask that attention over joined frames would need.
+input goes past: at first the block is the image model's. It has no parameter that knows the number of frames, so images
+are clips with f = 1 and train in the same loop, without the mask that attention over joined frames would need.
 
 Two other systems are combinations of such parts:
 
@@ -63,8 +63,9 @@ class SpatioTemporalBlock(nn.Module):
         self.spatial, self.over_time = spatial, TemporalConvolution(width)
         self.norms = nn.ModuleList(GroupNorm(8, width) for _ in range(2))
         self.attentions = nn.ModuleList(nn.MultiheadAttention(width, heads, batch_first=True) for _ in range(2))
-        for attention in self.attentions:
-            nn.init.zeros_(attention.out_proj.weight)
+        for name, p in self.attentions.named_parameters():
+            if "out_proj" in name:
+                nn.init.zeros_(p)
 
     def forward(self, x: Tensor) -> Tensor:  # b c f h w
         b, _, f, h, w = video("x", x).shape
