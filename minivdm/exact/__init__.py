@@ -1,7 +1,7 @@
 """Worlds with a known truth, and what follows from them without sampling noise.
 
 Read in this order: laws, gaussian_video, mixture, propagate (the law of a sampler's output), jacobian, score_matching,
-bound, likelihood, linear_autoencoder.
+bound, likelihood, linear_autoencoder, gaussian_cascade.
 """
 
 from minivdm.exact.bound import (
@@ -17,6 +17,7 @@ from minivdm.exact.bound import (
     reconstruction_term,
     step_term,
 )
+from minivdm.exact.gaussian_cascade import GaussianCascade, block_means
 from minivdm.exact.gaussian_video import GaussianVideo
 from minivdm.exact.jacobian import divergence, pullback
 from minivdm.exact.laws import ExactDenoiser, Law, World, wasserstein
@@ -50,12 +51,14 @@ __all__ = [
     "Bound",
     "ByImportance",
     "ExactDenoiser",
+    "GaussianCascade",
     "GaussianMixture",
     "GaussianVideo",
     "Law",
     "Propagation",
     "World",
     "annealed_langevin",
+    "block_means",
     "by_log_snr",
     "by_time",
     "continuous_bound",

@@ -1,7 +1,8 @@
 """The networks, which know nothing of diffusion: a noisy clip and a log-SNR in, a clip out.
 
 Read layers, attention, blocks, unet3d, and text_encoder for a network that reads sentences; toy_mlp is the U-Net's
-stand-in for points of a plane. autoencoder takes clips to latents and back.
+stand-in for points of a plane. low_resolution lets the clip of another stage in. autoencoder takes clips to
+latents and back.
 """
 
 from minivdm.networks.attention import (
@@ -15,12 +16,14 @@ from minivdm.networks.attention import (
 from minivdm.networks.autoencoder import Tokenizer, TokenizerLoss, tokenizer_loss
 from minivdm.networks.blocks import Block, Modulated, ResidualBlock
 from minivdm.networks.layers import GroupNorm, zero
+from minivdm.networks.low_resolution import LowResolution
 from minivdm.networks.toy_mlp import PointNetwork
 from minivdm.networks.unet3d import UNet3D
 
 __all__ = [
     "Block",
     "GroupNorm",
+    "LowResolution",
     "Modulated",
     "PointNetwork",
     "ResidualBlock",

@@ -26,6 +26,7 @@ from minivdm.core.guards import BadArgument, BadType, check_types, floating, vid
 from minivdm.networks.attention import joint_frame_mask  # noqa: F401
 from minivdm.networks.blocks import Block, Modulated, ResidualBlock  # noqa: F401
 from minivdm.networks.layers import GroupNorm, zero
+from minivdm.networks.low_resolution import LowResolution, embed_low
 from minivdm.networks.text_encoder import Text, TextEncoder
 
 
@@ -50,6 +51,7 @@ class UNet3D(nn.Module):
             by cross-attention after each spatial attention, and by their mean, beside the labels.
         text_layers: layers of the text encoder.
         text_frozen: whether the text encoder stays as it is in training, as Imagen's does.
+        low: channels of the clip of another stage that the network takes as `low` (`LowResolution`); 0 for none.
 
     Raises:
         BadArgument: a ValueError that names the argument, for counts out of range and for widths or lengths that do
@@ -76,11 +78,12 @@ class UNet3D(nn.Module):
         text: int = 0,
         text_layers: int = 2,
         text_frozen: bool = False,
+        low: int = 0,
     ):
         super().__init__()
         for name, value in dict(channels=channels, width=width, patch=patch, blocks=blocks).items():
             whole(name, value)
-        for name, value in dict(labels=labels, middle=middle, text=text).items():
+        for name, value in dict(labels=labels, middle=middle, text=text, low=low).items():
             whole(name, value, least=0)
         if whole("embedding", embedding) % 2:  # half of it sines, half cosines
             raise BadArgument(f"embedding: expected an even number, got {embedding}")
@@ -101,7 +104,7 @@ class UNet3D(nn.Module):
             middle=middle, spatial=list(spatial), temporal=list(temporal), head_channels=head_channels,
             embedding=embedding, **({"self_conditioning": True} if self_conditioning else {}),
             **({"text": text, "text_layers": text_layers} if text else {}),
-            **({"text_frozen": True} if text and text_frozen else {}),
+            **({"text_frozen": True} if text and text_frozen else {}), **({"low": low} if low else {}),
         )  # fmt: skip
 
         def block(width_in: int, width_out: int, level: int) -> Block:
@@ -119,6 +122,8 @@ class UNet3D(nn.Module):
         self.stem_estimate = None
         if self_conditioning:  # zero at first: weights trained without an estimate go on as they were
             self.stem_estimate = zero(nn.Conv2d(channels * patch**2, widths[0], 3, padding=1, bias=False))
+
+        self.low = LowResolution(low, widths[0], patch, embedding) if low else None
 
         self.down = nn.ModuleList()
         skips, current = [widths[0]], widths[0]
@@ -165,7 +170,13 @@ class UNet3D(nn.Module):
         return self.text_encoder(text)
 
     def embed(
-        self, log_snr: Tensor, labels: Tensor | None, batch: int, frames: int, text: Text | None = None
+        self,
+        log_snr: Tensor,
+        labels: Tensor | None,
+        batch: int,
+        frames: int,
+        text: Text | None = None,
+        more: Tensor | None = None,
     ) -> Tensor:
         """Embedding of noise level, labels and the mean of the text for each frame, shape ((b f), e)."""
         half = self.config["embedding"] // 2
@@ -174,7 +185,7 @@ class UNet3D(nn.Module):
         angle = log_snr.float().expand(batch)[:, None] * frequency
         dtype = self.stem.weight.dtype
         emb = self.noise_embedding(torch.cat((angle.sin(), angle.cos()), dim=-1).to(dtype))
-        emb = repeat(emb, "b e -> b f e", f=frames)
+        emb = repeat(emb if more is None else emb + more, "b e -> b f e", f=frames)
         if text is not None and self.text_mean is not None and self.text_time is not None:
             # "To the right" means another place in each frame: the mean of the words, times the frame's number.
             number = torch.arange(frames, device=emb.device)[:, None] * (0.5 * frequency / 4.0)  # f e/2
@@ -214,14 +225,16 @@ class UNet3D(nn.Module):
             raise BadArgument(f"frame_mask: expected bool of shape ({f}, {f}) or ({b}, {f}, {f}), got {got}")
         return frame_mask if frame_mask.ndim == 3 else frame_mask[None]
 
-    def enter(self, z: Tensor, estimate: Tensor | None) -> Tensor:
-        """The activations of the finest level, (b f) c h w in channels_last, of the clip and of an estimate of x."""
+    def enter(self, z: Tensor, estimate: Tensor | None, low: Tensor | None = None) -> Tensor:
+        """The activations of the finest level, (b f) c h w in channels_last, of the clip, an estimate and `low`."""
 
         def folded(clip: Tensor) -> Tensor:
             frames = rearrange(clip.to(self.stem.weight.dtype), "b c f h w -> (b f) c h w")
             return F.pixel_unshuffle(frames, self.config["patch"]).contiguous(memory_format=torch.channels_last)
 
         x = self.stem(folded(z))
+        if self.low is not None and low is not None:
+            x = x + self.low.stem(folded(low))
         if estimate is None:
             return x
         if self.stem_estimate is None:
@@ -238,6 +251,9 @@ class UNet3D(nn.Module):
         frame_mask: Tensor | None = None,
         estimate: Tensor | None = None,
         text: Tensor | None = None,
+        low: Tensor | None = None,
+        low_log_snr: Tensor | None = None,
+        rate: Tensor | None = None,
     ) -> Tensor:
         """Run the network.
 
@@ -248,6 +264,8 @@ class UNet3D(nn.Module):
             frame_mask: bool, (f, f) or (b, f, f); True where frame i may look at frame j. Every row needs a True.
             estimate: an earlier estimate of x, like z, for a network built with self_conditioning; None for none.
             text: tokens (b, length) of a sentence for each clip; an all-zero row, or None, is no sentence.
+            low: (b, n, f, h, w), the clip of another stage at z's size, for a network built with low=n.
+            low_log_snr, rate: (b,), the log-SNR of `low`, and the frame rate of the clip, for such a network.
 
         Returns:
             Shape (b, c, f, h, w), the prediction target (x, eps or v) is the caller's business.
@@ -255,8 +273,9 @@ class UNet3D(nn.Module):
         mask = self.check(z, log_snr, frame_mask)
         b, _, frames = z.shape[:3]
         context = self.read(text, b)
-        emb = self.embed(log_snr, labels, b, frames, context)  # (b f) e
-        x = self.enter(z, estimate)
+        more = embed_low(self.low, low, low_log_snr, rate, z)  # b e
+        emb = self.embed(log_snr, labels, b, frames, context, more)  # (b f) e
+        x = self.enter(z, estimate, low)
         skips = [x]
         for level in self.down:
             for cell in level["cells"]:

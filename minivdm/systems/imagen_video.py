@@ -1,0 +1,245 @@
+"""A cascade: a base model makes a small clip, others make it longer and larger, each given what the last one made.
+
+Ho et al. 2022, "Imagen Video: high definition video generation with diffusion models"; Ho et al. 2021, "Cascaded
+diffusion models". Here a base of 8 frames of 16x16, temporal super-resolution (TSR) to 16 of 16x16, and spatial
+super-resolution (SSR) to 16 of 32x32. Each stage is a `Denoiser` whose network takes labels (or text), and the clip of
+the stage before as `low`, at its own size, with that clip's log-SNR as `low_log_snr`.
+
+A later stage learns from clips of the data, and works on clips that a network made. Noise-conditioning augmentation
+hides the difference: `low` is noised, in training to all levels, in sampling to one (Ho et al. 2021, section 4.2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minivdm import tasks
+from minivdm.core.denoiser import Denoise, Denoiser, Loss, schedule_of
+from minivdm.core.gaussian import noise_like
+from minivdm.core.guards import BadArgument, check_types, floating, real, video, whole
+from minivdm.core.guidance import Guided, classifier_free
+from minivdm.core.schedules import as_time
+
+LOG_SNR = (-4.0, 8.0)  # of the condition in training, even between these
+AT_SAMPLING = math.log(5.0)  # Imagen Video, section 2.4: a signal-to-noise ratio of 3 or 5
+
+#: The networks of the small cascade of lesson 14: half a million weights each, and none of them has much to do.
+SMALL = dict(width=32, multipliers=(1, 2), patch=2, labels=10, blocks=1, middle=2, spatial=(False, True))
+NETWORKS: dict[str, dict[str, Any]] = {
+    "base": {**SMALL, "temporal": (True, True)},
+    "tsr": {**SMALL, "temporal": (True, True), "low": 1},
+    "ssr": {**SMALL, "temporal": (False, True), "low": 1},
+    "single": {**SMALL, "temporal": (True, True)},
+}
+SHAPES = {"base": (1, 8, 16, 16), "tsr": (1, 16, 16, 16), "ssr": (1, 16, 32, 32), "single": (1, 16, 32, 32)}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One model of a cascade. denoiser: its network takes `low` unless it is the first. shape: (c, f, h, w) of what it
+    makes. name: for errors and pictures."""
+
+    denoiser: Denoiser
+    shape: tuple[int, int, int, int]
+    name: str = ""
+
+
+def shrunk(x: Tensor, every: int = 1, space: int = 1) -> Tensor:
+    """What the stage before would have made of x (b, c, f, h, w): each `every`-th frame, means of space x space."""
+    video("x", x)
+    whole("every", every)
+    if x.shape[3] % whole("space", space) or x.shape[4] % space or x.shape[2] % every:
+        raise BadArgument(f"x: expected multiples of every={every}, space={space}, got shape {tuple(x.shape)}")
+    return F.avg_pool3d(x[:, :, ::every], (1, space, space))
+
+
+def resized(low: Tensor, shape: Sequence[int]) -> Tensor:
+    """`low` (b, c, f, h, w) at another stage's (c, F, H, W): frames repeated, pixels bilinear. (b, c, F, H, W).
+
+    Imagen Video, section 2.2: spatial stages see the clip bilinearly resized, temporal ones its frames repeated.
+    """
+    video("low", low)
+    c, frames, height, width = shape
+    b, channels, f, h, w = low.shape
+    if c != channels or frames % f or height < h or width < w:
+        raise BadArgument(f"low: expected a smaller clip for {tuple(shape)}, got shape {tuple(low.shape)}")
+    longer = low.repeat_interleave(frames // f, dim=2)
+    if (height, width) == (h, w):
+        return longer
+    flat = longer.transpose(1, 2).flatten(0, 1)  # (b f) c h w
+    flat = F.interpolate(flat, size=(height, width), mode="bilinear", align_corners=False)
+    return flat.unflatten(0, (b, frames)).transpose(1, 2)
+
+
+def augmented(low: Tensor, log_snr: Tensor | float, generator: torch.Generator | None = None) -> Tensor:
+    """y = alpha_s low + sigma_s eps at a log-SNR (scalar or (b,)), variance preserving; infinite: low itself."""
+    level = torch.as_tensor(log_snr, dtype=torch.float64)
+    if level.ndim > 1 or level.numel() not in (1, len(floating("low", low))):
+        raise BadArgument(f"log_snr: expected a scalar or shape ({len(low)},), got {tuple(level.shape)}")
+    alpha, sigma = ((sign * level).sigmoid().sqrt().to(low).reshape(-1, *[1] * (low.ndim - 1)) for sign in (1, -1))
+    return alpha * low + sigma * noise_like(low, generator)
+
+
+def stage_loss(
+    denoiser: Denoiser,
+    x: Tensor,
+    low: Tensor,
+    *,
+    augment: bool = True,
+    log_snr: tuple[float, float] = LOG_SNR,
+    generator: torch.Generator | None = None,
+    **named: Any,
+) -> Loss:
+    """The loss of a super-resolution stage on clips x (b, c, f, h, w) of the data and their smaller selves.
+
+    augment: noise `low` to a log-SNR of its own for each clip, even between `log_snr`; False is the plain cascade,
+    which is told no level. named: `labels`, `label_drop` and whatever else `Denoiser.loss` takes.
+    """
+    condition = resized(low, x.shape[1:])
+    if augment:
+        where = generator.device if generator is not None else x.device
+        u = torch.rand(len(x), generator=generator, device=where).to(x)
+        level = log_snr[0] + (log_snr[1] - log_snr[0]) * u  # (b,)
+        named["low_log_snr"], condition = level, augmented(condition, level, generator)
+    return denoiser.loss(x, low=condition, generator=generator, **named)
+
+
+@torch.no_grad()
+def make_larger(
+    stage: Stage,
+    low: Tensor,
+    labels: Tensor | None = None,
+    *,
+    low_log_snr: float | None = AT_SAMPLING,
+    generator: torch.Generator | None = None,
+    conditions: Mapping[str, Tensor] | None = None,
+    **options: Any,
+) -> Tensor:
+    """What a later stage makes of a clip, (b, *stage.shape).
+
+    low: (b, c, f, h, w), smaller than the stage's shape. low_log_snr: to which `low` is noised, and which the network
+    is told; None neither noises nor tells. options: of `tasks.generate`, such as weight and steps.
+    """
+    check_stage(stage, first=False)
+    condition = resized(low, stage.shape)
+    bound: dict[str, Tensor] = {}
+    if low_log_snr is not None:
+        condition = augmented(condition, real("low_log_snr", low_log_snr), generator)
+        bound["low_log_snr"] = torch.full((len(low),), float(low_log_snr), device=low.device)
+    # Guidance is by labels and text alone: the clip of the stage before stays in both terms.
+    bound["low"] = condition
+    return tasks.generate(
+        Bound(stage.denoiser, bound), labels, count=len(low), shape=stage.shape, generator=generator,
+        conditions=dict(conditions or {}), **options,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def cascade(
+    stages: Sequence[Stage],
+    labels: Tensor | None = None,
+    *,
+    low_log_snr: float | None = AT_SAMPLING,
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> list[Tensor]:
+    """The clips of all stages, first to last, from labels (b, n); from text with `conditions={"text": tokens}`.
+
+    Every stage is told the labels. options: of `tasks.generate`, the same for every stage. Raises BadArgument, before
+    anything is sampled, for stages that do not fit behind each other.
+    """
+    if not stages:
+        raise BadArgument("stages: expected at least one, got none")
+    for number, stage in enumerate(stages):
+        check_stage(stage, first=number == 0)
+    for before, after in zip(stages, stages[1:], strict=False):
+        resized(torch.zeros(1, *before.shape), after.shape)
+    made = [tasks.generate(stages[0].denoiser, labels, shape=stages[0].shape, generator=generator, **options)]
+    options.pop("count", None)
+    for stage in stages[1:]:
+        made.append(
+            make_larger(stage, made[-1].clamp(-1, 1), labels, low_log_snr=low_log_snr, generator=generator, **options)
+        )
+    return made
+
+
+def check_stage(stage: Stage, first: bool) -> None:
+    """A first stage is given no clip, a later one is."""
+    if not isinstance(stage, Stage):
+        raise BadArgument(f"stage: expected a Stage, got {type(stage).__name__}")
+    takes = bool(getattr(stage.denoiser.network, "config", {}).get("low"))
+    if takes == first:
+        wanted = "built without low, as nothing comes before it" if first else "that takes low, such as UNet3D(low=1)"
+        raise BadArgument(f"stage {stage.name!r}: expected a network {wanted}")
+
+
+class Bound(torch.nn.Module):
+    """A denoiser some of whose conditions are bound for good, whatever else it is given or not given."""
+
+    def __init__(self, denoiser: Denoiser, conditions: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.denoiser, self.conditions, self.schedule = denoiser, dict(conditions), denoiser.schedule
+        self.network = denoiser.network
+
+    def forward(self, z: Tensor, t: Tensor | float) -> Tensor:
+        return self.denoiser(z, t, **self.conditions)
+
+    def given(self, labels: Tensor | None = None, **conditions: Tensor | None) -> Denoise:
+        """The same, with further conditions."""
+        return self.denoiser.given(labels, **{**conditions, **self.conditions})
+
+
+# ---- what the paper adds to guidance ------------------------------------------------------------------------------
+
+
+def thresholded_from(denoise: Denoise, floor: float = -1.0, quantile: float = 0.995) -> Guided:
+    """Dynamic thresholding that leaves the background where it is: x_hat - floor, not x_hat, is clipped and divided.
+
+    `core.dynamically_thresholded` (Saharia et al. 2022, section 2.3) divides by m = max(1, a quantile of |x_hat|): a
+    background of exactly -1 becomes -1/m, a grey. Here m = max(1, a quantile of (x_hat - floor) / (1 - floor)), and
+    values below the floor are set to it. A step derives eps_hat anew from what this returns, as it has to.
+    """
+    real("floor", floor, most=1), real("quantile", quantile, 0, 1, above=True)
+
+    def thresholded(z: Tensor, t: Tensor | float) -> Tensor:
+        height = (denoise(z, t) - floor).clamp(min=0) / (1 - floor)
+        sizes = height.flatten(1).sort(dim=1).values
+        m = sizes[:, math.ceil(quantile * sizes.shape[1]) - 1].clamp(min=1).reshape(-1, *[1] * (z.ndim - 1))
+        return floor + (1 - floor) * height.clamp(max=m) / m
+
+    return Guided(thresholded, schedule_of(denoise))
+
+
+def oscillating(
+    conditional: Denoise,
+    unconditional: Denoise,
+    times: Tensor,
+    weights: tuple[float, float] = (15.0, 1.0),
+    constant: int = 1,
+) -> Guided:
+    """Guidance whose weight alternates from step to step (Imagen Video, section 2.5): strong, then weak, in turn.
+
+    times: (n + 1,), falling, of the sampler's grid. weights: w, strong and weak, as in (1 + w) eps_c - w eps; a weak
+    weight of 1 still guides. constant: the first steps, all of them strong.
+    """
+    grid = floating("times", times).flatten().double()
+    if len(grid) < 2 or not bool((grid.diff() < 0).all()):
+        raise BadArgument("times: expected two or more that fall")
+    whole("constant", constant, least=0)
+    strong, weak = (classifier_free(conditional, unconditional, w) for w in weights)
+
+    def guided(z: Tensor, t: Tensor | float) -> Tensor:
+        step = int((grid - as_time(t).flatten()[0].double().to(grid)).abs().argmin())
+        return (strong if step < constant or (step - constant) % 2 == 1 else weak)(z, t)
+
+    return Guided(guided, schedule_of(conditional))
+
+
+check_types(globals())
