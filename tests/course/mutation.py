@@ -67,6 +67,10 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "03_score_matching posterior_moments": {
         "1 + 1 in `return mean.detach(), sigma**2 / alpha * torch.stack(rows, 1)`": "a covariance is symmetric",
     },
+    "13_text_to_video cross_attention": {
+        "arguments swapped in `q, k, v = (x.reshape(b, -1, heads, c // heads).transpose(1, 2) for x in (q, k, v))`": "two axes are exchanged, whichever is named first",  # noqa: E501
+        "arguments swapped in `return (weights @ v).transpose(1, 2).reshape(b, places, c)`": "two axes are exchanged, whichever is named first",  # noqa: E501
+    },
     "15_few_steps guided_target": {
         "1.0 + 1 in `return (1.0, 0.0) if time == 0 else (schedule.alpha(time).to(z), schedule.sigma(time).to(z))`": "at time 0 alpha multiplies the last estimate and then divides it again",  # noqa: E501
     },

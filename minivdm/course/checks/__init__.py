@@ -22,6 +22,7 @@ MODULES = {
     "10_extending_videos": "extending",
     "11_super_resolution": "super_resolution",
     "12_evaluating_video": "evaluation",
+    "13_text_to_video": "text_to_video",
     "15_few_steps": "few_steps",
 }
 
