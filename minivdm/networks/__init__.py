@@ -3,6 +3,7 @@
 Read layers, attention, blocks, unet3d, and text_encoder for a network that reads sentences; toy_mlp is the U-Net's
 stand-in for points of a plane. low_resolution lets the clip of another stage in. autoencoder takes clips to
 latents and back.
+tokens, transformer_blocks, transformer and window_transformer are the other family: clips as patches.
 """
 
 from minivdm.networks.attention import (
@@ -18,7 +19,9 @@ from minivdm.networks.blocks import Block, Modulated, ResidualBlock
 from minivdm.networks.layers import GroupNorm, zero
 from minivdm.networks.low_resolution import LowResolution
 from minivdm.networks.toy_mlp import PointNetwork
+from minivdm.networks.transformer import Transformer
 from minivdm.networks.unet3d import UNet3D
+from minivdm.networks.window_transformer import WindowTransformer
 
 __all__ = [
     "Block",
@@ -31,7 +34,9 @@ __all__ = [
     "TemporalAttention",
     "Tokenizer",
     "TokenizerLoss",
+    "Transformer",
     "UNet3D",
+    "WindowTransformer",
     "attend",
     "joint_frame_mask",
     "rotary_angles",
