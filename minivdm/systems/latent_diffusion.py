@@ -90,14 +90,14 @@ class LatentDiffusion(nn.Module):
         return self.tokenizer.decode(generate(self.denoiser, labels, shape=self.latent_shape, **options))
 
 
-def gflop(function: Callable[..., Tensor], *args: Any, backward: bool = True, **named: Any) -> float:
-    """GFLOP of one call, and of its backward pass; a product and its sum are two, as torch counts.
+def gflop(call: Callable[[], Tensor], backward: bool = True) -> float:
+    """GFLOP of `call()`, and of its backward pass; a product and its sum are two, as torch counts.
 
     PyTorch's own fused attention on a CPU is not counted: for a network with attention this is a lower bound there.
     """
     counter = FlopCounterMode(display=False)
     with counter, torch.set_grad_enabled(backward):
-        answer = function(*args, **named)
+        answer = call()
         if backward:
             answer.float().square().mean().backward()
     return counter.get_total_flops() / 1e9
