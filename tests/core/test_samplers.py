@@ -301,7 +301,6 @@ def test_the_first_step_of_few_brings_in_the_mean():
 
     off.schedule = schedule
     noise = torch.randn(4000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    plain = partial(karras, sigma_min=0.2, sigma_max=10.0, rho=3.0)
     found = {
         name: float(sample(off, noise, 20, grid=grid).mean() - mean)
         for name, grid in {
