@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from minivdm.core import CosineSchedule, Denoiser
 from minivdm.data.moving_mnist import MovingMNIST
 from minivdm.networks import UNet3D
-from minivdm.systems.imagen_video import Stage, make_larger, resized, shrunk
+from minivdm.systems.imagen_video import SHAPES, Stage, make_larger, resized, shrunk
 
 RESULTS = Path(__file__).parent / "results" / "cascade_augmentation.json"
 
@@ -44,7 +44,7 @@ def main() -> None:
         card = cards[name] = json.loads((args.weights / f"{name}.json").read_text())
         network = UNet3D(**card["network"])
         network.load_state_dict({k: v.float() for k, v in load_file(args.weights / f"{name}.safetensors").items()})
-        stage = Stage(Denoiser(network, CosineSchedule(), "v").eval(), tuple(x.shape[1:]), name)
+        stage = Stage(Denoiser(network, CosineSchedule(), "v").eval(), SHAPES["ssr"], name)
         for kind, given in inputs.items():
             options = {"low_log_snr": level, "steps": args.steps, "generator": torch.Generator().manual_seed(3)}
             made = make_larger(stage, given, clips.labels, **options)

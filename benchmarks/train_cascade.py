@@ -14,6 +14,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -50,7 +51,7 @@ def main() -> None:
         clips = data.clips(range(step * args.batch, (step + 1) * args.batch))
         every, space = {"base": (2, 2), "tsr": (1, 2)}.get(kind, (1, 1))
         x = imagen_video.shrunk(clips.video, every, space)
-        named = {"labels": clips.labels, "label_drop": 0.2, "generator": dice}
+        named: dict[str, Any] = {"labels": clips.labels, "label_drop": 0.2, "generator": dice}
         if kind in ("tsr", "ssr"):
             low = imagen_video.shrunk(x, *{"tsr": (2, 1), "ssr": (1, 2)}[kind])
             loss = imagen_video.stage_loss(denoiser, x, low, augment=not plain, **named).mean

@@ -81,7 +81,7 @@ def train(arguments: argparse.Namespace) -> tuple[Tokenizer, dict[str, object]]:
     data, generator = MovingMNIST(SIZE, FRAMES, speed=SPEED), torch.Generator().manual_seed(arguments.seed)
     model = Tokenizer()
     with torch.no_grad():
-        model.head[2].bias.fill_(-1.0)  # the background
+        model.get_parameter("head.2.bias").fill_(-1.0)  # the background
     hidden, rest = split(model)
     optimizers = [Muon(hidden, lr=4e-3), torch.optim.AdamW(rest, lr=4e-3, weight_decay=0.0)]
     begun, seen, step, errors = time.process_time(), 0, 0, []

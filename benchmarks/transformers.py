@@ -96,8 +96,9 @@ def step(made: list[torch.optim.Optimizer], net: torch.nn.Module, lr: float) -> 
 @torch.no_grad()
 def held_out(model: Denoiser, count: int, device: torch.device) -> dict[str, list[float]]:
     """v-loss of each test clip, times and noise fixed; with its own estimate as well, if the network takes one."""
-    x, found = clips("test", device), {"loss": [], "loss with estimate": []}
-    taken = bool(model.network.config["self_conditioning"])
+    x = clips("test", device)
+    found: dict[str, list[float]] = {"loss": [], "loss with estimate": []}
+    taken = bool(getattr(model.network, "config", {})["self_conditioning"])
     for start in range(0, count, 32):
         batch = x.clips(torch.arange(start, start + 32))
         for name, share in (("loss", 0.0), *((("loss with estimate", 1.0),) if taken else ())):
@@ -119,7 +120,7 @@ def race(name: str, clips_seen: int, seed: int, device: torch.device, batch: int
     began = clock()
     for i in range(steps):
         found = data.clips(torch.arange(i * batch, (i + 1) * batch) + seed * 1_000_000)
-        part = {"self_conditioning": 0.0, **shares}
+        part: dict[str, Any] = {"self_conditioning": 0.0, **shares}
         walt.loss(model, found.video, found.labels, generator=generator, **part).mean.backward()
         step(made, model.network, lr * min(1, (i + 1) / 10) * 0.5 * (1 + math.cos(math.pi * i / steps)))
         for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
