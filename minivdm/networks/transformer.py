@@ -113,7 +113,7 @@ class Transformer(nn.Module):
     def positions(self, places: Tensor, grid: Sequence[int]) -> Tensor:
         """Features of places (..., 3) in a clip of `grid` patches, (..., width): sines, or rows of the tables.
 
-        A table of space is resized to another height or width, by bilinear interpolation (W.A.L.T, section 4.3).
+        A table of space is resized to another height or width, by bilinear interpolation, as W.A.L.T does.
         """
         if self.time_embedding is None or self.space_embedding is None:
             return sines(places, self.config["width"]).to(self.stem.weight.dtype)

@@ -84,7 +84,7 @@ class Modulation(nn.Module):
     """Shift, scale and gate of every block, six vectors each, of the embedding of noise level and condition.
 
     separate: a linear layer for each block, as DiT has it. lora: A_1 = Linear(e) for the first, and A_i = A_1 + W_b^i
-    W_a^i e of rank r for the others (Gupta et al. 2023, "W.A.L.T", eq 3). shared: A_1 for all. All start at zero.
+    W_a^i e of rank r for the others (Gupta et al. 2023, "W.A.L.T"). shared: A_1 for all. All start at zero.
     """
 
     def __init__(self, kind: str, depth: int, width: int, embedding: int, rank: int) -> None:
