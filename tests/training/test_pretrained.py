@@ -104,7 +104,7 @@ def test_folder_that_is_no_run(tmp_path):
 @pytest.mark.parametrize("name", pretrained.available())
 def test_shipped_weights_are_whole_and_small(name):
     denoise = pretrained.load(name)
-    assert denoise.card["bytes"] <= 8e6
+    assert denoise.card["bytes"] <= 8.5e6
     assert sum(p.numel() for p in denoise.network.parameters()) == denoise.card["parameters"]
 
 
