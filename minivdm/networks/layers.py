@@ -24,6 +24,17 @@ class GroupNorm(nn.GroupNorm):
             return F.group_norm(x.float(), self.num_groups, weight, bias, self.eps).to(x.dtype)
 
 
+def waves(values: Tensor, width: int, highest: float = 4.0, range_: float = 64.0) -> Tensor:
+    """Sines and cosines (b, width) of values (b,), the frequencies from `highest` down to highest / range_.
+
+    The defaults are for a log-SNR, which spans about [-20, 20]: periods from 2 pi * 1/4 to 2 pi * 16 resolve it finely
+    and cover it once.
+    """
+    frequency = highest * range_ ** -torch.linspace(0, 1, width // 2, device=values.device)
+    angle = values.float()[:, None] * frequency
+    return torch.cat((angle.sin(), angle.cos()), dim=-1)
+
+
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 

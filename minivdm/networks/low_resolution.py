@@ -7,18 +7,10 @@ as one more channel (Singer et al. 2022, "Make-A-Video", section 3.3).
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from minivdm.core.guards import BadArgument, check_types, floating
-from minivdm.networks.layers import zero
-
-
-def waves(values: Tensor, width: int, highest: float = 4.0, range_: float = 64.0) -> Tensor:
-    """Sines and cosines (b, width) of values (b,), the frequencies from `highest` down to highest / range_."""
-    frequency = highest * range_ ** -torch.linspace(0, 1, width // 2, device=values.device)
-    angle = values.float()[:, None] * frequency
-    return torch.cat((angle.sin(), angle.cos()), dim=-1)
+from minivdm.networks.layers import waves, zero
 
 
 class LowResolution(nn.Module):

@@ -91,6 +91,21 @@ class TextEncoder(nn.Module):
         return tokens.round().long() if tokens.is_floating_point() else tokens.long()
 
 
+def read_sentences(encoder: TextEncoder | None, text: Tensor | None, batch: int) -> Text | None:
+    """What a network's encoder makes of the sentences of its clips, tokens (batch, length); None where there are none.
+
+    Raises BadArgument for sentences that no encoder is there for, or that are not one for each clip.
+    """
+    if text is None:
+        return None
+    if encoder is None:
+        raise BadArgument("text: expected none for a network built with text=0, got some")
+    if not isinstance(text, Tensor) or text.ndim != 2 or len(text) != batch:
+        raise BadArgument(f"text: expected tokens ({batch}, length), got {getattr(text, 'shape', text)}")
+    read: Text = encoder(text)
+    return read
+
+
 class TextLayer(nn.Module):
     """x + attention(norm x), then x + perceptron(norm x) (Vaswani et al. 2017, with the norms first)."""
 

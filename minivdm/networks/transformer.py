@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minivdm.core.guards import BadArgument, BadType, check_types, floating, video, whole
-from minivdm.networks.layers import zero
+from minivdm.networks.layers import waves, zero
 from minivdm.networks.tokens import from_patches, sines, to_patches, token_mask, token_places
 from minivdm.networks.transformer_blocks import Modulation, TransformerBlock, modulate
 
@@ -98,10 +98,8 @@ class Transformer(nn.Module):
         """Embedding of noise level and labels, (b, e)."""
         if floating("log_snr", log_snr).ndim > 1 or log_snr.numel() not in (1, batch):
             raise BadArgument(f"log_snr: expected a scalar or shape ({batch},), got {tuple(log_snr.shape)}")
-        # Periods from 2 pi / 4 to 32 pi in log-SNR, which spans about [-20, 20].
-        frequency = 4.0 * 64.0 ** -torch.linspace(0, 1, self.config["embedding"] // 2, device=log_snr.device)
-        angle = log_snr.float().expand(batch)[:, None] * frequency
-        emb = self.noise_embedding(torch.cat((angle.sin(), angle.cos()), -1).to(self.stem.weight.dtype))
+        wave = waves(log_snr.expand(batch), self.config["embedding"])
+        emb = self.noise_embedding(wave.to(self.stem.weight.dtype))
         if labels is None:
             return F.silu(emb)
         if self.label_embedding is None:
@@ -130,7 +128,6 @@ class Transformer(nn.Module):
         """Tokens of a clip and of what is told beside it, (b, f', h', w', width)."""
         dtype = self.stem.weight.dtype
         x = self.stem(to_patches(video("z", z, self.config["channels"]).to(dtype), self.patch))
-        more = 0
         for name, given in (("estimate", estimate), ("known", known)):
             layer = getattr(self, f"stem_{name}")
             if given is None:

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from minivdm.core.guards import BadArgument, BadType, check_types, floating, video, whole
 from minivdm.networks.attention import joint_frame_mask  # noqa: F401
 from minivdm.networks.blocks import Block, Modulated, ResidualBlock  # noqa: F401
-from minivdm.networks.layers import GroupNorm, zero
+from minivdm.networks.layers import GroupNorm, waves, zero
 from minivdm.networks.low_resolution import LowResolution, embed_low
-from minivdm.networks.text_encoder import Text, TextEncoder
+from minivdm.networks.text_encoder import Text, TextEncoder, read_sentences
 
 
 class UNet3D(nn.Module):
@@ -161,13 +161,7 @@ class UNet3D(nn.Module):
 
     def read(self, text: Tensor | None, batch: int) -> Text | None:
         """What the text encoder makes of the sentences; None where there are none."""
-        if text is None:
-            return None
-        if self.text_encoder is None:
-            raise BadArgument("text: expected none for a network built with text=0, got some")
-        if not isinstance(text, Tensor) or text.ndim != 2 or len(text) != batch:
-            raise BadArgument(f"text: expected tokens ({batch}, length), got {getattr(text, 'shape', text)}")
-        return self.text_encoder(text)
+        return read_sentences(self.text_encoder, text, batch)
 
     def embed(
         self,
@@ -179,17 +173,12 @@ class UNet3D(nn.Module):
         more: Tensor | None = None,
     ) -> Tensor:
         """Embedding of noise level, labels and the mean of the text for each frame, shape ((b f), e)."""
-        half = self.config["embedding"] // 2
-        # log-SNR spans about [-20, 20]; periods from 2 pi * 1/4 to 2 pi * 16 resolve it finely and cover it once.
-        frequency = 4.0 * 64.0 ** -torch.linspace(0, 1, half, device=log_snr.device)
-        angle = log_snr.float().expand(batch)[:, None] * frequency
-        dtype = self.stem.weight.dtype
-        emb = self.noise_embedding(torch.cat((angle.sin(), angle.cos()), dim=-1).to(dtype))
+        width, dtype = self.config["embedding"], self.stem.weight.dtype
+        emb = self.noise_embedding(waves(log_snr.expand(batch), width).to(dtype))
         emb = repeat(emb if more is None else emb + more, "b e -> b f e", f=frames)
         if text is not None and self.text_mean is not None and self.text_time is not None:
             # "To the right" means another place in each frame: the mean of the words, times the frame's number.
-            number = torch.arange(frames, device=emb.device)[:, None] * (0.5 * frequency / 4.0)  # f e/2
-            wave = torch.cat((number.sin(), number.cos()), dim=-1).to(dtype)  # f e
+            wave = waves(torch.arange(frames, device=emb.device), width, highest=0.5).to(dtype)  # f e
             mean = text.mean[:, None]  # b 1 e
             emb = emb + self.text_mean(mean) + self.text_time(mean * wave)
         if labels is not None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from minivdm.core.guards import BadArgument, check_types, floating, whole
 from minivdm.networks.layers import zero
-from minivdm.networks.text_encoder import Text, TextEncoder
+from minivdm.networks.text_encoder import Text, TextEncoder, read_sentences
 from minivdm.networks.tokens import to_patches, token_mask
 from minivdm.networks.transformer import Transformer
 from minivdm.networks.transformer_blocks import Attention, TransformerBlock
@@ -149,7 +149,7 @@ class WindowTransformer(Transformer):
         self.text_mean = zero(nn.Linear(e, e, bias=False)) if text else None
         values = low_channels * self.stem.in_features // channels
         self.stem_low = nn.Linear(values, width, bias=False) if low_channels else None
-        self.low_noise_embedding = zero(nn.Linear(e, e)) if low_channels else None
+        self.low_level_embedding = zero(nn.Linear(e, e)) if low_channels else None
 
     def block(self, index: int) -> nn.Module:
         window, turn = self._windows[index % 2], index % 2 == 1
@@ -166,26 +166,26 @@ class WindowTransformer(Transformer):
         known: Tensor | None = None,
         text: Tensor | None = None,
         low: Tensor | None = None,
-        low_noise: Tensor | None = None,
+        low_log_snr: Tensor | None = None,
     ) -> Tensor:
         """Run the network. As for `Transformer`, and
 
         text: tokens (b, n) of a sentence for each clip. low: (b, low_channels, f, h, w), a clip of lower resolution
-        brought to z's grid, with noise of log-SNR `low_noise` (b,) on it.
+        brought to z's grid, with noise of log-SNR `low_log_snr` (b,) on it.
         """
-        if (low is None) != (low_noise is None) or (low is not None and self.stem_low is None):
-            raise BadArgument("low, low_noise: expected both, for a network built with low_channels, or none of them")
+        if (low is None) != (low_log_snr is None) or (low is not None and self.stem_low is None):
+            raise BadArgument("low, low_log_snr: expected both, for a network built with low_channels, or none of them")
         x = self.enter(z, estimate, known)
         b, grid = len(x), tuple(x.shape[1:4])
         self.check_grid(grid)
         emb = self.embed(log_snr, labels, b)
-        if low is not None and low_noise is not None and self.stem_low is not None:
+        if low is not None and low_log_snr is not None and self.stem_low is not None:
             wanted = (b, self.config["low_channels"], *z.shape[2:])
             if tuple(low.shape) != wanted:
                 raise BadArgument(f"low: expected shape {wanted}, got {tuple(low.shape)}")
             x = x + self.stem_low(to_patches(low.to(x.dtype), self.patch))
-            assert self.low_noise_embedding is not None
-            emb = emb + self.low_noise_embedding(self.embed(floating("low_noise", low_noise), None, b))
+            assert self.low_level_embedding is not None
+            emb = emb + self.low_level_embedding(self.embed(floating("low_log_snr", low_log_snr), None, b))
         context = self.read(text, b)
         if context is not None and self.text_mean is not None:
             emb = emb + self.text_mean(context.mean)
@@ -205,13 +205,7 @@ class WindowTransformer(Transformer):
 
     def read(self, text: Tensor | None, batch: int) -> Text | None:
         """The sentences as the blocks read them."""
-        if text is None:
-            return None
-        if self.text_encoder is None:
-            raise BadArgument("text: expected none for a network built with text=0, got some")
-        if text.ndim != 2 or len(text) != batch:
-            raise BadArgument(f"text: expected tokens ({batch}, length), got {tuple(text.shape)}")
-        return self.text_encoder(text)
+        return read_sentences(self.text_encoder, text, batch)
 
 
 check_types(globals())

@@ -25,6 +25,7 @@ from minivdm.core.denoiser import Denoise, Denoiser, Loss, schedule_of
 from minivdm.core.gaussian import noise_like
 from minivdm.core.guards import BadArgument, check_types, floating, real, video, whole
 from minivdm.core.guidance import Guided, classifier_free
+from minivdm.core.observe import Downsample
 from minivdm.core.schedules import as_time
 
 LOG_SNR = (-4.0, 8.0)  # of the condition in training, even between these
@@ -57,7 +58,7 @@ def shrunk(x: Tensor, every: int = 1, space: int = 1) -> Tensor:
     whole("every", every)
     if x.shape[3] % whole("space", space) or x.shape[4] % space or x.shape[2] % every:
         raise BadArgument(f"x: expected multiples of every={every}, space={space}, got shape {tuple(x.shape)}")
-    return F.avg_pool3d(x[:, :, ::every], (1, space, space))
+    return Downsample(space, every)(x)
 
 
 def resized(low: Tensor, shape: Sequence[int]) -> Tensor:

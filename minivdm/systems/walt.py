@@ -179,7 +179,7 @@ def depth_to_space(clip: Tensor, factor: int) -> Tensor:
 def low_resolution(
     clip: Tensor, factor: int, log_snr: Tensor, schedule: Schedule, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
-    """The conditions `low` and `low_noise` of a cascade's next stage.
+    """The conditions `low` and `low_log_snr` of a cascade's next stage.
 
     Args:
         clip: of the stage before, (b, c, f, h, w).
@@ -190,7 +190,7 @@ def low_resolution(
     low = depth_to_space(clip, factor)
     if log_snr.shape != (len(clip),):
         raise BadArgument(f"log_snr: expected one for each of {len(clip)} clips, got shape {tuple(log_snr.shape)}")
-    return {"low": diffuse(low, schedule.time(log_snr), schedule, noise_like(low, generator)), "low_noise": log_snr}
+    return {"low": diffuse(low, schedule.time(log_snr), schedule, noise_like(low, generator)), "low_log_snr": log_snr}
 
 
 def resized(network: Transformer, rows: int, columns: int) -> Transformer:

@@ -223,7 +223,7 @@ def test_a_network_that_cannot_be_is_named(arguments, said):
      ((1, 2, 3, 4, 4), {"estimate": torch.zeros(1, 2, 3, 4, 4)}, BadArgument, "self_conditioning=False"),
      ((1, 2, 3, 4, 4), {"known": torch.zeros(1, 3, 3, 4, 4)}, BadArgument, "frames_known=False"),
      ((1, 2, 3, 4, 4), {"text": torch.ones(1, 2).long()}, BadArgument, "text=0"),
-     ((1, 2, 3, 4, 4), {"low": torch.zeros(1, 2, 3, 4, 4)}, BadArgument, "low_noise"),
+     ((1, 2, 3, 4, 4), {"low": torch.zeros(1, 2, 3, 4, 4)}, BadArgument, "low_log_snr"),
      ((1, 2, 3, 4, 4), {"labels": torch.zeros(1, 9)}, BadArgument, "labels"),
      ((1, 2, 3, 4, 4), {"frame_mask": torch.ones(3, 3)}, BadType, "frame_mask"),
      ((1, 2, 3, 4, 4), {"frame_mask": torch.ones(2, 2).bool()}, BadArgument, "frame_mask")],

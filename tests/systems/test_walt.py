@@ -116,7 +116,7 @@ def test_a_cascades_condition_has_the_noise_that_it_says():
     low = torch.ones(4, 4, 2, 8, 8)
     made = walt.low_resolution(low, 2, torch.tensor([12.0, 2.0, 0.0, -2.0]), SCHEDULE, dice())
     assert made["low"].shape == (4, 1, 2, 16, 16)
-    alpha, sigma = (f(SCHEDULE.time(made["low_noise"])) for f in (SCHEDULE.alpha, SCHEDULE.sigma))
+    alpha, sigma = (f(SCHEDULE.time(made["low_log_snr"])) for f in (SCHEDULE.alpha, SCHEDULE.sigma))
     found = made["low"].flatten(1)
     # 512 values a clip: a mean errs by 0.044 sigma, a standard deviation by 3 %; four times that.
     torch.testing.assert_close(found.mean(1), alpha.float(), rtol=0, atol=0.18)
