@@ -24,7 +24,7 @@ from minivdm import tasks
 from minivdm.core.denoiser import Denoise, Denoiser, Loss, schedule_of
 from minivdm.core.gaussian import noise_like
 from minivdm.core.guards import BadArgument, check_types, floating, real, video, whole
-from minivdm.core.guidance import Guided, classifier_free
+from minivdm.core.guidance import Guided, classifier_free, dynamically_thresholded
 from minivdm.core.observe import Downsample
 from minivdm.core.schedules import as_time
 
@@ -207,15 +207,11 @@ def thresholded_from(denoise: Denoise, floor: float = -1.0, quantile: float = 0.
     background of exactly -1 becomes -1/m, a grey. Here m = max(1, a quantile of (x_hat - floor) / (1 - floor)), and
     values below the floor are set to it. A step derives eps_hat anew from what this returns, as it has to.
     """
-    real("floor", floor, most=1), real("quantile", quantile, 0, 1, above=True)
-
-    def thresholded(z: Tensor, t: Tensor | float) -> Tensor:
-        height = (denoise(z, t) - floor).clamp(min=0) / (1 - floor)
-        sizes = height.flatten(1).sort(dim=1).values
-        m = sizes[:, math.ceil(quantile * sizes.shape[1]) - 1].clamp(min=1).reshape(-1, *[1] * (z.ndim - 1))
-        return floor + (1 - floor) * height.clamp(max=m) / m
-
-    return Guided(thresholded, schedule_of(denoise))
+    real("floor", floor, most=1)
+    schedule = schedule_of(denoise)
+    height = Guided(lambda z, t: (denoise(z, t) - floor).clamp(min=0) / (1 - floor), schedule)
+    thresholded = dynamically_thresholded(height, quantile)
+    return Guided(lambda z, t: floor + (1 - floor) * thresholded(z, t), schedule)
 
 
 def oscillating(
