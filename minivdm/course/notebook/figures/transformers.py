@@ -48,7 +48,7 @@ def draw_masks(masks: Mapping[str, Tensor]) -> Figure:
     fig, axes = figure(1, len(masks), width=2.6 * len(masks), height=2.9)
     for one, (name, mask) in zip(list(axes) if len(masks) > 1 else [axes], masks.items(), strict=True):
         one.imshow(mask.numpy(), cmap="Blues", vmin=0, vmax=1.3, interpolation="nearest")
-        one.set(title=f"{name}\n{int(mask.sum()) / len(mask):g} a token", xticks=[], yticks=[])
+        one.set(title=f"{name}\n{int(mask.sum()) / len(mask):.3g} a token", xticks=[], yticks=[])
         one.grid(False)
     return fig
 
