@@ -45,9 +45,10 @@ def known_frames(x: Tensor, counts: Tensor | int) -> Tensor:
     x: (b, c, f, h, w). counts: for all clips or for each, (b,); 0 is no condition.
     """
     b, _, f = video("x", x).shape[:3]
-    counts = torch.as_tensor(counts, device=x.device).expand(b)
+    counts = torch.as_tensor(counts).expand(b)
     if bool((counts < 0).any()) or bool((counts > f).any()):
         raise BadArgument(f"counts: expected 0 to {f} frames, got {counts.tolist()}")
+    counts = counts.to(x.device, non_blocking=True)
     mask = (torch.arange(f, device=x.device) < counts[:, None]).to(x.dtype)[:, None, :, None, None]  # b 1 f 1 1
     return torch.cat((x * mask, mask.expand(b, 1, *x.shape[2:])), 1)
 
@@ -80,25 +81,25 @@ def loss(
     real("prediction", prediction, 0, 1)
 
     def chosen(share: float) -> Tensor:
-        return torch.rand(b, generator=generator).to(x.device) < share
+        return torch.rand(b, generator=generator) < share  # on the CPU, so that nothing waits for an accelerator
 
     conditions: dict[str, Any] = {}
     if prediction:
-        which = torch.tensor(list(given))[torch.randint(len(given), (b,), generator=generator)].to(x.device)
+        which = torch.tensor(list(given))[torch.randint(len(given), (b,), generator=generator)]
         conditions["known"] = known_frames(x, which * chosen(prediction))
     t = stratified_times(b, denoiser.schedule, generator, x.device)
     noise = noise_like(x, generator)
     drop = options.pop("label_drop", 0.1)
     if labels is not None:
-        labels = labels * (~chosen(drop)).to(labels.dtype)[:, None]
-    rows = chosen(self_conditioning)
-    if self_conditioning and bool(rows.any()):
+        labels = labels * (~chosen(drop)).to(labels, non_blocking=True)[:, None]
+    rows = chosen(self_conditioning).nonzero().flatten()
+    if self_conditioning and len(rows):
+        here, when = (rows.to(where, non_blocking=True) for where in (x.device, t.device))
         with torch.no_grad():
-            some = {name: value[rows] for name, value in {"labels": labels, **conditions}.items() if value is not None}
-            seen = denoiser(diffuse(x, t, denoiser.schedule, noise)[rows], t[rows.to(t.device)], **some)
-        estimate = torch.zeros_like(x)
-        estimate[rows] = seen.to(x.dtype) if denoiser.bounds is None else seen.to(x.dtype).clamp(*denoiser.bounds)
-        conditions["estimate"] = estimate
+            some = {name: value[here] for name, value in {"labels": labels, **conditions}.items() if value is not None}
+            seen = denoiser(diffuse(x, t, denoiser.schedule, noise)[here], t[when], **some).to(x.dtype)
+        seen = seen if denoiser.bounds is None else seen.clamp(*denoiser.bounds)
+        conditions["estimate"] = torch.zeros_like(x).index_copy(0, here, seen)
     return denoiser.loss(x, labels=labels, label_drop=0.0, t=t, noise=noise, **conditions, **options)
 
 
