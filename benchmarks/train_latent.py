@@ -12,7 +12,7 @@ minutes, which are wall time, come clips at each --w and their judgement, a minu
 
 Into --out: latent-64 or pixels-64.{safetensors,json,gif}, which a further run goes on from, and latent.json, the table.
 A quarter of the latent clips has its first one or two latent frames given, so that the transformer can go on from a
-picture; that is judged beside guidance with the same network.
+picture; that is judged beside guidance with the same network, and so is Show-1: clips of moving-mnist-32 made anew.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from minivdm import tasks
-from minivdm.core import CosineSchedule, Denoiser
+from minivdm.core import CosineSchedule, Denoiser, for_few_steps
 from minivdm.core.gaussian import diffuse
 from minivdm.core.observe import Frames
 from minivdm.core.targets import stratified_times
@@ -39,9 +39,9 @@ from minivdm.data.atomic import write_atomic, write_json
 from minivdm.measure import frechet, metrics, tracks
 from minivdm.measure.obedience import wilson
 from minivdm.networks import Tokenizer, Transformer, UNet3D
-from minivdm.systems import walt
-from minivdm.systems.latent_diffusion import encode_all, load_tokenizer
-from minivdm.training import monitor
+from minivdm.systems import show_1, walt
+from minivdm.systems.latent_diffusion import LatentDiffusion, encode_all, load_tokenizer
+from minivdm.training import monitor, pretrained
 from minivdm.training.muon import Muon, split
 
 SHAPE = (1, 17, 64, 64)
@@ -266,6 +266,7 @@ def judged(videos: Tensor, labels: Tensor, reference: Tensor | None, digits: int
     found: dict[str, Any] = {}
     if digits == 1:
         rows["right in every frame"] = metrics.same_in_every_frame(videos, labels, reading)
+        found["detail"] = round(detail(videos), 4)
         found["rigidity, median"] = round(tracks.rigidity(videos).median().item(), 4)
         apart = tracks.track_deviation(videos)[readable]
         found["from straight, pixels, median of legible"] = round(apart.median().item(), 3) if len(apart) else None
@@ -276,6 +277,31 @@ def judged(videos: Tensor, labels: Tensor, reference: Tensor | None, digits: int
         found["distance of clips"] = round(frechet.clip_distance(videos, reference.cpu()), 4)
         found["distance of frames"] = round(frechet.frame_distance(videos, reference.cpu()), 4)
     return found
+
+
+def detail(videos: Tensor) -> float:
+    """Energy that frames of half the size cannot hold, as a share of the ink's, mean over clips: how sharp they are."""
+    half = nn.functional.avg_pool3d(videos, (1, 2, 2))
+    lost = (videos - show_1.enlarged(half, 2)).square().sum((1, 2, 3, 4))
+    return (lost / ((videos + 1) / 2).square().sum((1, 2, 3, 4)).clamp(min=1)).mean().item()
+
+
+def both(model: Denoiser, labels: Tensor, args: argparse.Namespace, device: torch.device) -> dict[str, Tensor]:
+    """Show-1 with the pixel model that ships: its clips enlarged, and made anew in latents at several strengths."""
+    pixels = pretrained.load("moving-mnist-32", device)
+    latent = LatentDiffusion(model, load_tokenizer(device), SHAPE)
+    size = 256 if device.type == "cuda" else 8
+    how: dict[str, Any] = {"weight": 1.0, "temporal_weight": 0.75, "steps": min(24, args.steps), "grid": for_few_steps}
+    small = [tasks.generate(pixels, some, shape=(1, 17, 32, 32), generator=torch.Generator().manual_seed(k), **how)
+             for k, some in enumerate(labels.split(size))]  # fmt: skip
+    large = show_1.enlarged(torch.cat(small).clamp(-1, 1), 2)
+    rows = {"32x32 pixels at w = 1, enlarged": large}
+    for strength in (0.3, 0.5, 0.7):
+        made = [show_1.translate(latent, part, some, strength=strength, weight=1.0, steps=min(24, args.steps),
+                                 generator=torch.Generator().manual_seed(k))
+                for k, (part, some) in enumerate(zip(large.split(size), labels.split(size), strict=True))]  # fmt: skip
+        rows[f"then latents from t = {strength:g}"] = torch.cat(made)
+    return rows
 
 
 @torch.no_grad()
@@ -302,6 +328,10 @@ def table(model: Denoiser, args: argparse.Namespace, device: torch.device) -> tu
         rows[f"w = {w:g}"]["seconds a clip"] = round((time.monotonic() - begun) / len(labels), 4)
         print(f"w = {w:g}", rows[f"w = {w:g}"], flush=True)
         shown = videos[:20] if w == 1 or len(args.w) == 1 else shown
+    if tokenizer is not None and args.digits == 1:
+        for name, videos in both(model, labels, args, device).items():
+            rows[f"Show-1: {name}"] = judged(videos, labels, reference, args.digits)
+            print(name, rows[f"Show-1: {name}"], flush=True)
     if tokenizer is not None:
         first = latents[: args.images, :, :1]
         truth = true.labels[: args.images]

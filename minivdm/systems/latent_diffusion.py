@@ -10,6 +10,7 @@ is not clipped. What changes is the cost (`gflop`), as the network sees fewer pl
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from minivdm.measure.readers import load_shipped
 from minivdm.networks.autoencoder import Tokenizer
 from minivdm.tasks.generation import generate
 
+NO_RANGE = (-math.inf, math.inf)
 WEIGHTS = Path(__file__).parents[1] / "weights" / "tokenizer-64.safetensors"
 
 
@@ -66,7 +68,8 @@ class LatentDiffusion(nn.Module):
     """A denoiser of latents and the tokenizer that they belong to.
 
     Args:
-        denoiser: of latents (b, c', f', h', w'), any network; its `bounds` are None, as latents have no range.
+        denoiser: of latents (b, c', f', h', w'), any network; its `bounds` are None, and become infinite, as latents
+            have no range into which an estimate could be clipped.
         tokenizer: is frozen.
         shape: (c, f, h, w) of the clips.
     """
@@ -74,8 +77,9 @@ class LatentDiffusion(nn.Module):
     def __init__(self, denoiser: Denoiser, tokenizer: Tokenizer, shape: tuple[int, int, int, int]) -> None:
         super().__init__()
         self.latent_shape = tokenizer.latent_shape(shape)
-        if denoiser.bounds is not None:
+        if denoiser.bounds not in (None, NO_RANGE):
             raise BadArgument(f"denoiser: expected bounds=None, as latents have no range, got {denoiser.bounds}")
+        denoiser.bounds = NO_RANGE
         self.denoiser, self.tokenizer, self.shape = denoiser, tokenizer.eval().requires_grad_(False), shape
 
     def loss(self, latents: Tensor, **options: Any) -> Loss:

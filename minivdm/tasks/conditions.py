@@ -62,7 +62,9 @@ def guided(
     def of(estimate: Tensor | None) -> Denoise:
         return answer(denoise, wanted, weight, temporal_weight, negative=negative, estimate=estimate)
 
-    return SelfConditioned(of, schedule) if self_conditioned and takes_estimate(denoise) else of(None)
+    if not (self_conditioned and takes_estimate(denoise)):
+        return of(None)
+    return SelfConditioned(of, schedule, getattr(denoise, "bounds", None) or (-1.0, 1.0))
 
 
 def answer(
