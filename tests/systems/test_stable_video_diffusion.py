@@ -53,11 +53,24 @@ def test_one_cut_of_smooth_motion_is_found_where_it_is():
     assert not svd.cuts(smooth((0.3, 0.1), 12)).any()
 
 
+def test_roughness_of_white_noise_and_of_a_wave():
+    noise = torch.randn(4, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert (svd.roughness(noise) - 1).abs().max() < 0.03  # five standard errors
+    wave = torch.cos(torch.arange(64) * math.pi / 8).expand(
+        1, 1, 2, 64, 64
+    )  # columns alike, so half of all steps are 0
+    assert svd.roughness(wave).item() == pytest.approx((1 - math.cos(math.pi / 8)) / 2, rel=0.03)
+    assert svd.roughness(torch.zeros(1, 1, 2, 8, 8)).item() == 0
+
+
 def test_the_filter_prefers_clean_clips():
     found = svd.dirty_set(CLIPS)
     kept = svd.keep(found.videos)
     share = [kept[found.fault == kind].float().mean().item() for kind in range(4)]
-    assert share[svd.STILL] == 0 and share[svd.CUT] < 0.5 < share[svd.CLEAN]
+    assert share[svd.STILL] == share[svd.CLUTTER] == 0 and share[svd.CUT] < 0.5 < share[svd.CLEAN]
+    blind = svd.keep(found.videos, most_roughness=None)
+    mix = [(kept[found.fault == svd.CLUTTER].sum() / kept.sum()).item() for kept in (torch.ones(40) > 0, blind)]
+    assert mix[1] > mix[0]  # what it does not look for has a larger share of what is left
 
 
 def test_growing_guidance_against_its_formula():
