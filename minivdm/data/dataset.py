@@ -26,6 +26,8 @@ class ClipDataset:
 
     #: Clips of an epoch; `clips` goes on beyond it.
     length: int = 60_000
+    #: Whether clips are made on their device alone, so that the making can be recorded (`training.graphs`).
+    recordable: bool = False
 
     def clips(self, indices: Tensor | Sequence[int]) -> Any:
         """The clips of these indices."""

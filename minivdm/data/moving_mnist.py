@@ -88,6 +88,8 @@ class MovingMNIST(ClipDataset):
         ValueError: a digit that does not fit its canvas, or any argument outside its range.
     """
 
+    recordable = True
+
     def __init__(
         self,
         size: int = 32,

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from minivdm.core import guards
+from minivdm.training.graphs import Recorded
 
 #: Coefficients of the quintic of Jordan et al.: steep at 0, so that small singular values rise fast. It does not
 #: converge to 1 but keeps singular values within about 0.7 … 1.2, which is all the method needs.
@@ -69,11 +70,19 @@ def newton_schulz_gram(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """Muon with Nesterov momentum for weights of two or more dimensions; convolutions count as (out, in*kh*kw).
 
-    lr, weight_decay: as for AdamW (decoupled decay). momentum in [0, 1). Raises ValueError for weights that are no
-    matrices: biases, gains, embeddings and the first and last layer belong to AdamW (see `split`).
+    lr, weight_decay: as for AdamW (decoupled decay). momentum in [0, 1). record: whether the kernels are recorded once
+    and played (`training.graphs`), on an NVIDIA GPU. Raises ValueError for weights that are no matrices: biases,
+    gains, embeddings and the first and last layer belong to AdamW (see `split`).
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        record: bool = False,
+    ):
         for name, value, most in (("lr", lr, 1e6), ("momentum", momentum, 1), ("weight_decay", weight_decay, 1e6)):
             guards.real(name, value, 0, most)
         if momentum == 1:
@@ -81,6 +90,7 @@ class Muon(torch.optim.Optimizer):
         params = list(params) if isinstance(params, Iterable) and not isinstance(params, (str, torch.Tensor)) else []
         if not params or not all(isinstance(p, (torch.Tensor, dict, tuple)) for p in params):
             raise guards.BadType("params: expected weights, got none, or something else")
+        self._orthogonal = Recorded(_directions) if record else _directions
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         small = [tuple(p.shape) for group in self.param_groups for p in group["params"] if p.ndim < 2]
         if small:
@@ -102,16 +112,24 @@ class Muon(torch.optim.Optimizer):
             buffers = [self.state[p]["momentum"] for p in params]
             torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
             ahead = torch._foreach_lerp(grads, buffers, group["momentum"])  # Nesterov
+            directions = self._orthogonal(**{str(i): update for i, update in enumerate(ahead)})
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-            by_shape = defaultdict(list)  # equal shapes go through one batched product
-            for p, update in zip(params, ahead, strict=True):
-                by_shape[p.flatten(1).shape].append((p, update))
-            for (rows, cols), pairs in by_shape.items():
-                stack = torch.stack([update.flatten(1) for _, update in pairs])
-                updates = newton_schulz(stack) if stack.is_cuda else newton_schulz_gram(stack)
-                scale = 0.2 * max(rows, cols) ** 0.5  # root mean square of an AdamW update is about 0.2
-                for (p, _), update in zip(pairs, updates, strict=True):
-                    p.add_(update.view(p.shape), alpha=-group["lr"] * scale)
+            torch._foreach_add_(params, directions, alpha=-group["lr"])
+
+
+def _directions(**updates: torch.Tensor) -> list[torch.Tensor]:
+    """Orthogonal updates of the root mean square of an AdamW update, in the order given."""
+    by_shape = defaultdict(list)  # equal shapes go through one batched product
+    for name, update in updates.items():
+        by_shape[update.flatten(1).shape].append(name)
+    made = {}
+    for (rows, cols), names in by_shape.items():
+        stack = torch.stack([updates[name].flatten(1) for name in names])
+        found = newton_schulz(stack) if stack.is_cuda else newton_schulz_gram(stack)
+        found = found * (0.2 * max(rows, cols) ** 0.5)  # root mean square of an AdamW update is about 0.2
+        for name, one in zip(names, found, strict=True):  # in the memory layout of its weight
+            made[name] = torch.empty_like(updates[name]).copy_(one.view(updates[name].shape))
+    return [made[name] for name in updates]
 
 
 def split(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

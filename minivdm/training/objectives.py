@@ -51,12 +51,12 @@ class Objective(Protocol):
 class Denoising:
     """The objective of all models that learn from data: VDM eq 2."""
 
-    def __init__(self, schedule: Schedule, weighting: str) -> None:
-        self.schedule, self.weighting = schedule, weighting
+    def __init__(self, schedule: Schedule, weighting: str, logit_normal: tuple[float, float] | None = None) -> None:
+        self.schedule, self.weighting, self.logit_normal = schedule, weighting, logit_normal
 
     def times(self, n: int, generator: torch.Generator) -> Tensor:
         """Stratified over the whole batch (see targets.stratified_times)."""
-        return stratified_times(n, self.schedule, generator)
+        return stratified_times(n, self.schedule, generator, logit_normal=self.logit_normal)
 
     def __call__(self, denoiser: Denoiser, average: Denoiser, batch: Batch) -> Loss:
         """The loss of a batch whose conditions are already left out where they shall be."""
@@ -103,10 +103,17 @@ def check(name: str, student: dict[str, Any], teacher: str, plain: bool) -> None
     require(plain, "self_conditioning, images", "0, as a student learns from its teacher's steps alone", "more")
 
 
-def make(name: str, student: dict[str, Any], teacher: Denoiser | None, schedule: Schedule, weighting: str) -> Objective:
-    """The objective of a recipe. teacher: its weights, where the recipe has one."""
+def make(
+    name: str,
+    student: dict[str, Any],
+    teacher: Denoiser | None,
+    schedule: Schedule,
+    weighting: str,
+    times: tuple[float, float] | None = None,
+) -> Objective:
+    """The objective of a recipe. teacher: its weights, where the recipe has one. times: see `stratified_times`."""
     if not OBJECTIVES[name]:
-        return Denoising(schedule, weighting)
+        return Denoising(schedule, weighting, times)
     module, _, of_class = OBJECTIVES[name].partition(":")
     objective: Objective = getattr(importlib.import_module(module), of_class)(teacher, Student(**student), weighting)
     return objective

@@ -23,7 +23,10 @@ def make(recipe: Recipe, network: nn.Module, device: torch.device) -> list[torch
     made: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(rest, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=fused)
     ]
-    return made + ([muon.Muon(hidden, lr=recipe.lr, weight_decay=recipe.weight_decay)] if hidden else [])
+    if hidden:
+        record = recipe.graphs and device.type == "cuda"
+        made.append(muon.Muon(hidden, lr=recipe.lr, weight_decay=recipe.weight_decay, record=record))
+    return made
 
 
 def named(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, nn.Parameter]:

@@ -17,6 +17,7 @@ import torch
 
 from minivdm.core.schedules import Schedule
 from minivdm.core.targets import TARGETS, WEIGHTINGS
+from minivdm.data.kept import KeptClips
 from minivdm.networks.unet3d import UNet3D
 from minivdm.training import objectives, parts
 from minivdm.training.validate import between, check_arguments, check_types, fits, known, require, tuples
@@ -60,6 +61,7 @@ class Recipe:
     every: int = 1  # begins `stride` frames after the one before it (0: half a clip)
     stride: int = 0
     images: int = 0
+    keep: int = 0  # clips that are made once and gone through again and again; 0: each clip is new
     # network: keyword arguments of networks.UNet3D; conditions: how often each is left out in training
     network: dict[str, Any] = field(
         default_factory=lambda: {"width": 32, "multipliers": [1, 2, 4], "patch": 2, "labels": 10}
@@ -74,6 +76,7 @@ class Recipe:
     # diffusion
     target: str = "v"
     weighting: str = "v"
+    times: tuple[float, ...] = ()  # mean and deviation of log(t / (1 - t)) where times are not uniform
     schedule: str = "cosine"
     log_snr_min: float = -20.0
     log_snr_max: float = 20.0
@@ -94,6 +97,7 @@ class Recipe:
     seed: int = 0
     precision: Literal["float32", "bf16"] = "float32"  # bf16: autocast
     compile: bool = False
+    graphs: bool = False  # on an NVIDIA GPU: kernels are recorded and played (see `training.graphs`)
     # reporting, in clips
     log_every: int = 400
     save_every: int = 4_000
@@ -101,7 +105,7 @@ class Recipe:
     milestones: tuple[int, ...] = (1_000, 3_000, 10_000, 30_000, 100_000)
 
     def __post_init__(self) -> None:
-        for name in ("frames", "digits", "betas", "milestones"):
+        for name in ("frames", "digits", "betas", "milestones", "times"):
             object.__setattr__(self, name, tuples(getattr(self, name)))
         words = "an integer, or a list of [clips_until, frames, batch] of integers"
         require(fits(self.frames, _HINTS["frames"]), "frames", words, self.frames)
@@ -112,7 +116,14 @@ class Recipe:
     def _check_ranges(self) -> None:
         for name in ("clips", "batch", "accumulate", "log_every", "save_every", "preview_every"):
             between(name, getattr(self, name), 1, MOST)
-        counts = {"images": 10_000, "warmup": MOST, "seed": 2**63 - 1, "data_seed": 2**61 - 1, "stride": 1_000_000}
+        counts = {
+            "images": 10_000,
+            "warmup": MOST,
+            "seed": 2**63 - 1,
+            "data_seed": 2**61 - 1,
+            "stride": 1_000_000,
+            "keep": 1 << 24,
+        }
         for name, most in counts.items():
             between(name, getattr(self, name), 0, most)
         between("every", self.every, 1, 10_000)
@@ -123,6 +134,8 @@ class Recipe:
         between("weight_decay", self.weight_decay, 0, 100)
         for name, values in {"ema_decay": (self.ema_decay,), "betas": self.betas}.items():
             require(all(0 <= value < 1 for value in values), name, "values in [0, 1)", getattr(self, name))
+        alone = not self.graphs or (self.accumulate == 1 and not self.compile)
+        require(alone, "graphs", "false, as accumulate is not 1 or compile is true", self.graphs)
         rising = all(a < b for a, b in zip((0, *self.milestones), self.milestones, strict=False))
         require(rising, "milestones", "rising numbers of clips, from 1", self.milestones)
         require(bool(self.name) and not set(self.name) & set("/\\\0") and self.name[0] != ".", "name",
@@ -140,6 +153,11 @@ class Recipe:
         parts.DATA[self.data].check(self)
         known("target", self.target, TARGETS)
         known("weighting", self.weighting, WEIGHTINGS)
+        require(len(self.times) in (0, 2), "times", "nothing, or mean and deviation", self.times)
+        if self.times:
+            between("times: mean", self.times[0], -10, 10)
+            between("times: deviation", self.times[1], 0.01, 10)
+            require(self.objective == "denoising", "times", "none, as a student's are those of its steps", self.times)
         parts.make_schedule(self.schedule, self.log_snr_min, self.log_snr_max, self.shift)
         plain = not self.self_conditioning and not self.images
         objectives.check(self.objective, self.student, self.teacher, plain)
@@ -175,6 +193,11 @@ class Recipe:
         return int(self.network.get("labels", 10))
 
     @property
+    def logit_normal(self) -> tuple[float, float] | None:
+        """Mean and deviation of the law of times, None where they are uniform."""
+        return (self.times[0], self.times[1]) if self.times else None
+
+    @property
     def video_shape(self) -> tuple[int, int, int, int]:
         """(c, f, h, w) of the clips that the trained network makes."""
         return (self.network.get("channels", 1), self.phases()[-1].frames, self.size, self.size)
@@ -189,7 +212,10 @@ class Recipe:
 
     def make_data(self, frames: int | None = None, split: str = "train", device: torch.device | str = "cpu") -> Any:
         """The clips of a run, with as many frames as its last phase unless said otherwise."""
-        return parts.DATA[self.data].build(self, frames or self.phases()[-1].frames, split, device)
+        build, frames = parts.DATA[self.data].build, frames or self.phases()[-1].frames
+        if self.keep and split == "train":
+            return KeptClips(build(self, frames, split, "cpu"), self.keep, device)
+        return build(self, frames, split, device)
 
     def phases(self) -> list[Phase]:
         """The curriculum in order; one phase if `frames` is a number."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange, repeat
@@ -22,6 +23,7 @@ from minivdm.networks.unet3d import joint_frame_mask
 from minivdm.training import distributed, monitor, objectives, optimizers, pretrained
 from minivdm.training.checkpoints import DamagedCheckpoint, Tensors, load_weights
 from minivdm.training.distributed import World
+from minivdm.training.graphs import Recorded
 from minivdm.training.objectives import Batch
 from minivdm.training.parts import CONDITIONS
 from minivdm.training.recipe import Phase, Recipe
@@ -64,7 +66,9 @@ class Trainer:
         self.denoiser = Denoiser(self._wrapped(), self.schedule, target=config.target, bounds=(-1.0, 1.0))
         self.ema_denoiser = Denoiser(self.ema, self.schedule, target=config.target)
         learns_from = pretrained.load(teacher or config.teacher, self.device) if config.teacher else None
-        self.objective = objectives.make(config.objective, config.student, learns_from, self.schedule, config.weighting)
+        self.objective = objectives.make(
+            config.objective, config.student, learns_from, self.schedule, config.weighting, config.logit_normal
+        )
         self.params: list[Tensor] = list(self.network.parameters())
         self.optimizers = optimizers.make(config, self.network, self.device)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
@@ -74,6 +78,19 @@ class Trainer:
         self.data = {phase.frames: config.make_data(phase.frames, device=self.device) for phase in config.phases()}
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
+        # A step is three functions of tensors, which on an NVIDIA GPU can be recorded.
+        self.recording = config.graphs and self.device.type == "cuda" and world.size == 1
+        self.learn: Callable[..., tuple[Tensor, Tensor]] = self.gradients
+        self.look: Callable[..., Tensor] = self.look_at
+        self.made: dict[int, Callable[[Tensor], Any]] = {frames: data.clips for frames, data in self.data.items()}
+        if self.recording:
+            self.learn, self.look = Recorded(self.gradients, self.params), Recorded(self.look_at)
+            self.made = {n: self._recorded(data) if data.recordable else data.clips for n, data in self.data.items()}
+
+    def _recorded(self, data: Any) -> Callable[[Tensor], Any]:
+        """The clips of indices, whose making is recorded."""
+        made = Recorded(lambda index: data.clips(index))
+        return lambda index: made(index=index.to(self.device))
 
     def _wrapped(self) -> nn.Module:
         network: nn.Module = self.network
@@ -92,11 +109,11 @@ class Trainer:
         cfg, phase = self.config, self.config.phase_at(self.clips)
         pieces = self.pieces(phase)
         for number, piece in enumerate(pieces, 1):
+            named = {"frame_mask": piece.mask} if piece.mask is not None else {}
             with self.sharing(number == len(pieces)):
-                with self.autocast():
-                    loss = self.objective(self.denoiser, self.ema_denoiser, piece)
-                (loss.mean / len(pieces)).backward()
-            self.tally.add(loss.per_sample, loss.log_snr)
+                self.tally.add(
+                    *self.learn(video=piece.video, t=piece.t, noise=piece.noise, **named, **piece.conditions)
+                )
         # On an Apple GPU torch refuses to be told `foreach`.
         foreach = self.device.type in ("cpu", "cuda") or None
         norm = nn.utils.clip_grad_norm_(self.params, cfg.grad_clip, foreach=foreach)
@@ -104,11 +121,21 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = self.lr(self.clips)
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            if not self.recording:  # a recording writes over them
+                optimizer.zero_grad(set_to_none=True)
         self.steps += 1
         self.clips += phase.batch
         self.update_ema()
         self.tally.add_norm(norm)
+
+    def gradients(
+        self, video: Tensor, t: Tensor, noise: Tensor, frame_mask: Tensor | None = None, **conditions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Add the gradients of a piece of the batch; returns its loss and log-SNR for each sample, (b,)."""
+        with self.autocast():
+            loss = self.objective(self.denoiser, self.ema_denoiser, Batch(video, conditions, frame_mask, t, noise))
+        (loss.mean / self.config.accumulate).backward()
+        return loss.per_sample.detach(), loss.log_snr
 
     def pieces(self, phase: Phase) -> list[Batch]:
         """This process's share of the next batch with its noise, in the pieces in which gradients are added up."""
@@ -138,7 +165,7 @@ class Trainer:
         """
         data, share, stills = self.data[phase.frames], phase.batch // self.world.size, self.config.images
         index = self.clips + self.world.rank * share + torch.arange(share)
-        clips = data.clips(index)
+        clips = self.made[phase.frames](index)
         video, mask = clips.video, None
         conditions = {name: CONDITIONS[name](clips) for name in self.config.conditions}
         if stills:
@@ -176,13 +203,29 @@ class Trainer:
         count = int((self.steps + 1) * share * b) - int(self.steps * share * b)
         whole = torch.rand(b * self.world.size, generator=self.generator, device=self.device)
         some = whole[self.world.rank * b : (self.world.rank + 1) * b].argsort()[:count]
+        named = {"frame_mask": mask} if mask is not None else {}
+        found = torch.zeros_like(video)
+        return (
+            self.look(video=video, t=t, noise=noise, some=some, found=found, **named, **conditions) if count else found
+        )
+
+    @torch.no_grad()
+    def look_at(
+        self,
+        video: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        some: Tensor,
+        found: Tensor,
+        frame_mask: Tensor | None = None,
+        **conditions: Tensor,
+    ) -> Tensor:
+        """The network's x_hat of `some` of the clips, written into `found`."""
         times = t[some.to(t.device)]  # an Apple GPU's are on the CPU, in float64
         z = diffuse(video[some], times, self.schedule, noise[some])
-        found = torch.zeros_like(video)
-        if count:
-            given = {name: value[some] for name, value in conditions.items()}
-            with self.autocast():
-                found[some] = self.denoiser(z, times, **given, frame_mask=mask).to(video).clamp(-1, 1)
+        given = {name: value[some] for name, value in conditions.items()}
+        with self.autocast():
+            found[some] = self.denoiser(z, times, **given, frame_mask=frame_mask).to(video).clamp(-1, 1)
         return found
 
     def autocast(self) -> torch.autocast:
