@@ -1,84 +1,245 @@
-"""Trains the stages of the cascade of lesson 14, each for a share of processor time.
+"""Trains the cascade of lesson 14 and a single model in the same time, and measures what each of them makes.
 
-    python benchmarks/train_cascade.py base|tsr|ssr|tsr-plain|ssr-plain|single [--seconds N] [--out FOLDER]
+    python benchmarks/train_cascade.py --device cuda --minutes 5 --out gpu-out
+    python benchmarks/train_cascade.py --minutes 1.5 --judging 60 --batch 4 --clips 12 --steps 2      (a rehearsal)
 
-base makes 8 frames of 16x16, tsr 16 of 16x16 of those, ssr 16 of 32x32; the plain ones learn without noise-conditioning
-augmentation, in the same time; single makes 16 of 32x32 from labels, in the time of base, tsr and ssr together. One
-thread. The time is that of the process, so that what else runs does not count; the number of steps is in the card.
-Writes NAME.safetensors (half precision) and NAME.json.
+base makes 8 frames of 16x16 from a label, tsr 16 of 16x16 of those, ssr 16 of 32x32; ssr-plain learns without
+noise-conditioning augmentation; single makes 16 of 32x32 from a label, trained as long as base, tsr and ssr together.
+The minutes are those of a clock and hold for everything, a share of them for the measurement. Writes into --out:
+
+- cascade-32.{safetensors,json}: the three stages in half precision with their card;
+- cascade-arms.{safetensors,json}: ssr-plain and single;
+- cascade.json: the figures that lesson 14 reads (they belong into benchmarks/results), and cascade.gif.
+
+A stage whose weights are in --out already goes on from them.
 """
 
 import argparse
-import copy
-import json
-import math
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import devices
+import staged
 import torch
-from safetensors.torch import save_file
+from staged import dropped, noised
+from torch import Tensor
 
-from minivdm.core import CosineSchedule, Denoiser
-from minivdm.data.moving_mnist import MovingMNIST
+from minivdm import tasks
+from minivdm.core import CosineSchedule, Denoiser, for_few_steps
+from minivdm.data import writing
+from minivdm.data.atomic import write_json
+from minivdm.data.moving_mnist import Clips, MovingMNIST
 from minivdm.networks import UNet3D
-from minivdm.systems import imagen_video
-from minivdm.training import muon
+from minivdm.systems.imagen_video import (
+    LOG_SNR,
+    NETWORKS,
+    SHAPES,
+    STAGES,
+    Stage,
+    augmented,
+    cascade,
+    make_larger,
+    resized,
+    shrunk,
+)
+from minivdm.training import monitor, stages
 
-SECONDS = {"base": 180, "tsr": 90, "ssr": 180, "tsr-plain": 90, "ssr-plain": 180, "single": 450}
+#: Parts of the training time. single has those of base, tsr and ssr.
+PARTS = {"base": 2.0, "tsr": 1.2, "ssr": 1.8, "ssr-plain": 1.8, "single": 5.0}
+SHIPPED, ARMS = "cascade-32", "cascade-arms"
+SPEED = 0.9
+LEVELS = (6.0, 4.0, 1.61, 1.1, 0.0, -2.0)  # log-SNR of the condition at sampling
+
+
+def draw(kind: str, plain: bool, model: Denoiser, data: MovingMNIST, batch: int, eager: bool) -> staged.Draw:
+    """What a step of a stage learns from."""
+    clips = staged.recorded(lambda index: pair(data.clips(index)), device=data.device, eager=eager)
+    every, space = {"base": (2, 2), "tsr": (1, 2)}.get(kind, (1, 1))
+
+    def of(step: int) -> dict[str, Tensor]:
+        video, labels = clips(step * batch, batch)
+        x = shrunk(video, every, space)
+        given = {**noised(model, x), "labels": dropped(labels, 0.15)}
+        if kind in ("tsr", "ssr"):
+            condition = resized(shrunk(x, *{"tsr": (2, 1), "ssr": (1, 2)}[kind]), x.shape[1:])
+            if not plain:
+                level = LOG_SNR[0] + (LOG_SNR[1] - LOG_SNR[0]) * torch.rand(batch, device=x.device)
+                condition, given["low_log_snr"] = augmented(condition, level), level
+            given["low"] = condition
+        return given
+
+    return of
+
+
+def pair(clips: Clips) -> tuple[Tensor, Tensor]:
+    return clips.video, clips.labels
+
+
+def trained(args: argparse.Namespace, device: torch.device, seconds: float) -> tuple[dict[str, Denoiser], dict]:
+    """All stages, one after the other; the files are written after each."""
+    made: dict[str, Denoiser] = {}
+    reports: dict[str, dict[str, Any]] = {}
+    unit = seconds / sum(PARTS[name] for name in args.stages)
+    for number, name in enumerate(args.stages):
+        kind, plain = name.split("-")[0], name.endswith("plain")
+        torch.manual_seed(args.seed)
+        network = UNet3D(**NETWORKS[kind])
+        if network.low is not None:
+            staged.open_low(network)
+        file = args.out / f"{SHIPPED if name in STAGES else ARMS}.safetensors"
+        before: dict[str, Any] = {}
+        if not args.anew:
+            try:
+                there = stages.read(file, [name], "this script")[name]
+                network.load_state_dict(there.tensors)
+                before = there.about
+            except stages.MissingStage:
+                pass
+        model = Denoiser(network.to(device), CosineSchedule(), "v", bounds=(-1, 1))
+        torch.manual_seed(args.seed + 1 + number)
+        data = MovingMNIST(speed=SPEED, seed=args.seed + before.get("rounds", 0), device=device)
+        batch = args.batch or (2 if kind == "base" else 1) * (128 if device.type == "cuda" else 8)
+        source = draw(kind, plain, model, data, batch, args.eager)
+        made[name], report = staged.train(name, model, source, PARTS[name] * unit, device, lr=args.lr, eager=args.eager)
+        for key in ("steps", "clips", "seconds"):
+            report[key] = round(report[key] + before.get(key, 0), 1)
+        reports[name] = {**report, "batch": batch, "rounds": before.get("rounds", 0) + 1}
+        save(args, device, made, reports)
+    return made, reports
+
+
+def save(args: argparse.Namespace, device: torch.device, made: dict[str, Denoiser], reports: dict) -> None:
+    """The stages that ship, and the arms of the comparison."""
+    about = {
+        "what": "stages of the cascade of minivdm.systems.imagen_video",
+        "command": args.command, "hardware": monitor.hardware(device), "precision": "float16",
+        "data": f"one of the 4,500 MNIST training digits that ship, {SPEED} pixels a frame",
+    }  # fmt: skip
+    for file, names in ((SHIPPED, [n for n in made if n in STAGES]), (ARMS, [n for n in made if n not in STAGES])):
+        if names:
+            stages.write(
+                args.out / file,
+                {name: (made[name].network.config, made[name].network.state_dict()) for name in names},  # type: ignore
+                {**about, "stages": {name: reports[name] for name in names}},
+            )
+
+
+def stage(made: dict[str, Denoiser], name: str) -> Stage:
+    return Stage(made[name], SHAPES[name.split("-")[0]], name)
+
+
+def made_of(make: Callable[..., Tensor], low: Tensor, seed: int) -> Tensor:
+    return make(low, generator=torch.Generator().manual_seed(seed))
+
+
+def measured(args: argparse.Namespace, device: torch.device, made: dict[str, Denoiser], until: float) -> dict:
+    """Rows of figures, the most important ones first; none is begun after `until`. Each call is one batch."""
+    k = torch.arange(args.clips)
+    labels = torch.eye(10, device=device)[k % 10]
+    test = MovingMNIST(split="test", speed=SPEED, device=device)
+    true = test.clips(k.to(device))
+    reference = test.clips(
+        torch.arange(10_000, 10_000 + max(args.clips, 512 if device.type == "cuda" else 64), device=device)
+    ).video
+    how: dict[str, Any] = {"steps": args.steps, "weight": args.weight, "grid": for_few_steps}
+    found: dict[str, Any] = {"rows": {}, "from true clips": {}, "about": {
+        "clips": args.clips, "hardware": monitor.hardware(device), "command": args.command,
+        "sampler": f"DDIM, {args.steps} steps a stage, times for few steps, w = {args.weight:g}, bf16",
+        "levels": list(LEVELS),
+    }}  # fmt: skip
+    shown: list[Tensor] = []
+
+    def dice() -> torch.Generator:
+        return torch.Generator().manual_seed(args.seed)
+
+    def row(name: str, make: Callable[[], Tensor], kept: int = 0) -> None:
+        if time.monotonic() > until:
+            print(f"{name}: no time left", flush=True)
+            return
+        begun = time.monotonic()
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            videos = make().float().clamp(-1, 1)
+        found["rows"][name] = staged.judged(videos, labels, reference)
+        if kept:
+            shown.append(videos[:kept].cpu())
+        print(f"{name} ({time.monotonic() - begun:.1f} s): {found['rows'][name]}", flush=True)
+        write_json(args.out / "cascade.json", found)
+
+    found["rows"]["true clips"] = staged.judged(true.video, true.labels, reference)
+    small: dict[str, Tensor] = {}
+    if {"base", "tsr", "ssr"} <= made.keys():
+        row("cascade, log-SNR 1.61", lambda: cascade([stage(made, n) for n in STAGES], labels, generator=dice(),
+                                                     **how)[-1], 8)  # fmt: skip
+    if "single" in made:
+        shape = SHAPES["single"]
+        row("single", lambda: tasks.generate(made["single"], labels, shape=shape, generator=dice(), **how), 8)
+        more = how | {"steps": 2 * args.steps}
+        row("single, twice the steps", lambda: tasks.generate(made["single"], labels, shape=shape, generator=dice(),
+                                                              **more))  # fmt: skip
+    if not {"base", "tsr", "ssr"} <= made.keys():
+        return found
+
+    # The spatial stage alone: on true small clips, on the same with white noise, and on what base and tsr made.
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        small["made"] = cascade([stage(made, n) for n in STAGES[:2]], labels, generator=dice(), **how)[-1].float()
+    small["made"] = small["made"].clamp(-1, 1)
+    small["true"] = shrunk(true.video, 1, 2)
+    small["noisy"] = small["true"] + 0.1**0.5 * torch.randn(small["true"].shape, generator=dice()).to(device)
+    found["floors"] = {
+        "empty": staged.mean((true.video + 1).square().flatten(1).mean(1)),
+        "bilinear": staged.mean((resized(small["true"], SHAPES["ssr"]) - true.video).square().flatten(1).mean(1)),
+    }
+    plain = [("ssr-plain", None)] if "ssr-plain" in made else []
+    for name, level in [*plain, *(("ssr", level) for level in LEVELS)]:
+        key = "no augmentation" if level is None else f"log-SNR {level:g}"
+        one = stage(made, name)
+        make = partial(make_larger, one, labels=labels, low_log_snr=level, **how)
+        row(f"ssr of made clips, {key}", partial(made_of, make, small["made"], args.seed), 8 * (level is None))
+        for kind in ("true", "noisy"):
+            if time.monotonic() > until:
+                continue
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                large = make_larger(one, small[kind], true.labels, low_log_snr=level, generator=dice(), **how)
+            large = large.float().clamp(-1, 1)
+            back = shrunk(large, 1, 2) - small["true"]
+            found["from true clips"][f"{kind}, {key}"] = {
+                "error": staged.mean((large - true.video).square().flatten(1).mean(1)),
+                "disagreement with the small clip": staged.mean(back.square().flatten(1).mean(1)),
+                **staged.judged(large, true.labels, reference),
+            }
+            write_json(args.out / "cascade.json", found)
+    if shown:
+        writing.save(torch.cat(shown), args.out / "cascade.gif")
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stage", choices=SECONDS)
-    parser.add_argument("--seconds", type=float)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--frames", type=int, default=16, help="of a clip: a few are enough for ssr, and cheaper")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=5.0, help="of everything")
     parser.add_argument("--out", type=Path, default=Path("runs/cascade"))
+    parser.add_argument("--stages", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--batch", type=int, help="clips of a step, by default what fills the device")
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--judging", type=float, default=45.0, help="seconds of the minutes that are for the figures")
+    parser.add_argument("--clips", type=int, default=256, help="for each row of figures")
+    parser.add_argument("--steps", type=int, default=24, help="of sampling, for each stage")
+    parser.add_argument("--weight", type=float, default=1.0, help="of guidance in sampling")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--anew", action="store_true", help="start from nothing, whatever lies in --out")
+    parser.add_argument("--eager", action="store_true", help="do not record steps on a GPU")
+    devices.argument(parser)
     args = parser.parse_args()
-    budget = args.seconds or SECONDS[args.stage]
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    kind, plain = args.stage.split("-")[0], args.stage.endswith("plain")
-    network = UNet3D(**imagen_video.NETWORKS[kind])
-    denoiser = Denoiser(network, CosineSchedule(), "v", bounds=(-1, 1))
-    average = copy.deepcopy(denoiser).eval().requires_grad_(False)
-    hidden, rest = muon.split(network)
-    optimizers = [torch.optim.AdamW(rest, lr=2e-3, betas=(0.9, 0.99)), muon.Muon(hidden, lr=2e-3)]
-    data, dice = MovingMNIST(speed=0.9, frames=args.frames), torch.Generator().manual_seed(1)
-    begun, step, losses = time.process_time(), 0, []
-    while (spent := (time.process_time() - begun) / budget) < 1:
-        clips = data.clips(range(step * args.batch, (step + 1) * args.batch))
-        every, space = {"base": (2, 2), "tsr": (1, 2)}.get(kind, (1, 1))
-        x = imagen_video.shrunk(clips.video, every, space)
-        named: dict[str, Any] = {"labels": clips.labels, "label_drop": 0.2, "generator": dice}
-        if kind in ("tsr", "ssr"):
-            low = imagen_video.shrunk(x, *{"tsr": (2, 1), "ssr": (1, 2)}[kind])
-            loss = imagen_video.stage_loss(denoiser, x, low, augment=not plain, **named).mean
-        else:
-            loss = denoiser.loss(x, **named).mean
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = 2e-3 * min(1, (step + 1) / 30) * 0.5 * (1 + math.cos(math.pi * spent))
-            optimizer.step()
-            optimizer.zero_grad()
-        rate = 1 - min(0.99, (1 + step) / (10 + step))
-        for mean, weight in zip(average.parameters(), network.parameters(), strict=True):
-            mean.lerp_(weight.detach(), rate)
-        losses.append(loss.item())
-        step += 1
-        if step % 50 == 0:
-            print(f"{args.stage} step {step}, {spent:.0%}: loss {sum(losses[-50:]) / 50:.4f}", flush=True)
+    device, begun = devices.chosen(args), time.monotonic()
+    args.command = f"python benchmarks/train_cascade.py --minutes {args.minutes:g}{devices.words(device)}"
     args.out.mkdir(parents=True, exist_ok=True)
-    halves = {name: value.half().contiguous() for name, value in average.network.state_dict().items()}
-    save_file(halves, args.out / f"{args.stage}.safetensors")
-    card = {
-        "stage": args.stage, "network": imagen_video.NETWORKS[kind], "seconds": budget, "steps": step,
-        "batch": args.batch, "frames": args.frames, "loss": sum(losses[-50:]) / len(losses[-50:]),
-    }  # fmt: skip
-    (args.out / f"{args.stage}.json").write_text(json.dumps(card, indent=1) + "\n")
+    whole = 60 * args.minutes
+    made, reports = trained(args, device, whole - args.judging)
+    found = measured(args, device, made, begun + whole - 3)
+    found["training"] = reports
+    write_json(args.out / "cascade.json", found)
 
 
 if __name__ == "__main__":

@@ -31,14 +31,15 @@ from minivdm.core.schedules import as_time
 LOG_SNR = (-4.0, 8.0)  # of the condition in training, even between these
 AT_SAMPLING = math.log(5.0)  # Imagen Video, section 2.4: a signal-to-noise ratio of 3 or 5
 
-#: The networks of the small cascade of lesson 14: half a million weights each, and none of them has much to do.
-SMALL = dict(width=32, multipliers=(1, 2), patch=2, labels=10, blocks=1, middle=2, spatial=(False, True))
+#: The networks of the small cascade of lesson 14. The single model has as many weights as its three stages together.
+SMALL = dict(width=32, multipliers=(1, 2), labels=10, blocks=1, middle=1, spatial=(False, True), embedding=64)
 NETWORKS: dict[str, dict[str, Any]] = {
-    "base": {**SMALL, "temporal": (True, True)},
-    "tsr": {**SMALL, "temporal": (True, True), "low": 1},
-    "ssr": {**SMALL, "temporal": (False, True), "low": 1},
-    "single": {**SMALL, "temporal": (True, True)},
+    "base": {**SMALL, "patch": 1, "temporal": (True, True)},
+    "tsr": {**SMALL, "patch": 1, "temporal": (True, True), "low": 1},
+    "ssr": {**SMALL, "patch": 2, "temporal": (False, True), "low": 1},
+    "single": {**SMALL, "patch": 2, "multipliers": (1, 2, 3), "spatial": (False, True, True), "temporal": (True,) * 3},
 }
+STAGES = ("base", "tsr", "ssr")
 SHAPES = {"base": (1, 8, 16, 16), "tsr": (1, 16, 16, 16), "ssr": (1, 16, 32, 32), "single": (1, 16, 32, 32)}
 
 
@@ -79,13 +80,18 @@ def resized(low: Tensor, shape: Sequence[int]) -> Tensor:
     return flat.unflatten(0, (b, frames)).transpose(1, 2)
 
 
-def augmented(low: Tensor, log_snr: Tensor | float, generator: torch.Generator | None = None) -> Tensor:
-    """y = alpha_s low + sigma_s eps at a log-SNR (scalar or (b,)), variance preserving; infinite: low itself."""
+def augmented(
+    low: Tensor, log_snr: Tensor | float, generator: torch.Generator | None = None, noise: Tensor | None = None
+) -> Tensor:
+    """y = alpha_s low + sigma_s eps at a log-SNR (scalar or (b,)), variance preserving; infinite: low itself.
+
+    noise: eps, drawn where None.
+    """
     level = torch.as_tensor(log_snr, dtype=torch.float64)
     if level.ndim > 1 or level.numel() not in (1, len(floating("low", low))):
         raise BadArgument(f"log_snr: expected a scalar or shape ({len(low)},), got {tuple(level.shape)}")
     alpha, sigma = ((sign * level).sigmoid().sqrt().to(low).reshape(-1, *[1] * (low.ndim - 1)) for sign in (1, -1))
-    return alpha * low + sigma * noise_like(low, generator)
+    return alpha * low + sigma * (noise_like(low, generator) if noise is None else noise)
 
 
 def stage_loss(
