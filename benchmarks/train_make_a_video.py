@@ -51,7 +51,7 @@ class Training:
 
     def __init__(self, args: argparse.Namespace, device: torch.device) -> None:
         self.args, self.device = args, device
-        self.batch = args.batch or (128 if device.type == "cuda" else 8)
+        self.batch = args.batch or (8 if device.type == "cpu" else 64)
         self.parts: dict[str, Denoiser] = {}
         self.reports: dict[str, dict[str, Any]] = {}
         self.file = args.out / f"{NAME}.safetensors"
@@ -108,7 +108,7 @@ class Training:
         """What a step of a part learns from."""
 
         def prior(step: int) -> dict[str, Tensor]:
-            images, labels = self.images(step * 8 * self.batch, 8 * self.batch)
+            images, labels = self.images(step * 32 * self.batch, 32 * self.batch)
             x = model.network.normalised(features(images[:, :, 0]))  # type: ignore[operator, union-attr]
             which = torch.randint(self.sentences.shape[1], (len(x),), device=self.device)
             text = self.sentences[labels.argmax(1), which]
@@ -119,8 +119,8 @@ class Training:
             return {**noised(model, x), "labels": dropped(self.embed(x[:, :, 0]), DROP)}
 
         def video(step: int) -> dict[str, Tensor]:
-            (clips,) = self.clips(step * self.batch, self.batch)
-            half = self.batch // 2  # of every frame, and of every second one
+            (clips,) = self.clips(step * 2 * self.batch, 2 * self.batch)
+            half = self.batch  # of every frame, and of every second one
             x = torch.cat([clips[:half, :, :FRAMES], clips[half:, :, : 2 * FRAMES : 2]])
             rate = torch.full((len(x),), RATE, device=self.device)
             rate[half:] /= 2

@@ -35,7 +35,7 @@ AT_SAMPLING = math.log(5.0)  # Imagen Video, section 2.4: a signal-to-noise rati
 SMALL = dict(width=32, multipliers=(1, 2), labels=10, blocks=1, middle=1, spatial=(False, True), embedding=64)
 NETWORKS: dict[str, dict[str, Any]] = {
     "base": {**SMALL, "patch": 1, "temporal": (True, True)},
-    "tsr": {**SMALL, "patch": 1, "temporal": (True, True), "low": 1},
+    "tsr": {**SMALL, "patch": 2, "temporal": (True, True), "low": 1},
     "ssr": {**SMALL, "patch": 2, "temporal": (False, True), "low": 1},
     "single": {**SMALL, "patch": 2, "multipliers": (1, 2, 3), "spatial": (False, True, True), "temporal": (True,) * 3},
 }
