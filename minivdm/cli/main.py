@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: idle thread
 CALLS = {
     "train": "runs",
     "sample": "sampling",
+    "cascade": "cascade",
     "extend": "edit",
     "interpolate": "edit",
     "upscale": "edit",
@@ -34,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     _train(commands)
     _recipes(commands)
     _sample(commands)
+    _cascade(commands)
     _edits(commands)
     _weights(commands)
     commands.add_parser("doctor", help="what machine, packages, data and weights there are, and what is missing")
@@ -109,6 +111,32 @@ def _sample(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="N calls in all, by the student few-N, which has learnt guidance; if not given, --steps of --weights",
     )
+
+
+def _cascade(commands: argparse._SubParsersAction) -> None:
+    add = commands.add_parser(
+        "cascade",
+        help="generate clips by several networks in turn",
+        parents=[options.picture("cascade"), options.device()],
+    ).add_argument
+    add(
+        "--labels",
+        nargs="+",
+        metavar="DIGIT",
+        help="what each clip shall show, by Imagen Video's stages; if not given, --text says it",
+    )
+    add(
+        "--text",
+        nargs="+",
+        metavar="SENTENCE",
+        help="sentences, by Make-A-Video's parts, in 64x64; if not given, --labels",
+    )
+    add("--weights", metavar="NAME", help="a file of stages; if not given, cascade-32 or make-a-video-32")
+    add("--count", type=whole(1, 4096), default=1, help="how many clips")
+    add("--weight", type=real(0, 1000), default=1.0, help="of the guidance, 0 = none")
+    add("--steps", type=whole(1, 100_000), default=options.FEW_STEPS, help="denoising steps of each stage")
+    add("--low-log-snr", type=real(-20, 20), default=1.61, help="to which small clips are noised before the next stage")
+    add("--seed", type=whole(0, options.LARGEST_SEED), default=0, help="of the noise")
 
 
 def _edits(commands: argparse._SubParsersAction) -> None:

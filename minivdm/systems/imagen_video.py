@@ -14,19 +14,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minivdm import tasks
-from minivdm.core.denoiser import Denoise, Denoiser, Loss, schedule_of
+from minivdm.core.denoiser import Denoise, Denoiser, Loss
 from minivdm.core.gaussian import noise_like
 from minivdm.core.guards import BadArgument, check_types, floating, real, video, whole
-from minivdm.core.guidance import Guided, classifier_free, dynamically_thresholded
 from minivdm.core.observe import Downsample
-from minivdm.core.schedules import as_time
+from minivdm.core.schedules import CosineSchedule
+from minivdm.networks.unet3d import UNet3D
+from minivdm.systems.imagen_guidance import Guide, oscillating, sampled, thresholded_from  # noqa: F401
+from minivdm.training import stages as weights
 
 LOG_SNR = (-4.0, 8.0)  # of the condition in training, even between these
 AT_SAMPLING = math.log(5.0)  # Imagen Video, section 2.4: a signal-to-noise ratio of 3 or 5
@@ -126,7 +128,7 @@ def make_larger(
     *,
     low_log_snr: float | None = AT_SAMPLING,
     generator: torch.Generator | None = None,
-    conditions: Mapping[str, Tensor] | None = None,
+    guide: Guide | None = None,
     **options: Any,
 ) -> Tensor:
     """What a later stage makes of a clip, (b, *stage.shape).
@@ -142,10 +144,7 @@ def make_larger(
         bound["low_log_snr"] = torch.full((len(low),), float(low_log_snr), device=low.device)
     # Guidance is by labels and text alone: the clip of the stage before stays in both terms.
     bound["low"] = condition
-    return tasks.generate(
-        Bound(stage.denoiser, bound), labels, count=len(low), shape=stage.shape, generator=generator,
-        conditions=dict(conditions or {}), **options,
-    )  # fmt: skip
+    return sampled(Bound(stage.denoiser, bound), labels, len(low), stage.shape, generator, guide, **options)
 
 
 @torch.no_grad()
@@ -155,12 +154,19 @@ def cascade(
     *,
     low_log_snr: float | None = AT_SAMPLING,
     generator: torch.Generator | None = None,
+    guide: Guide | Sequence[Guide | None] | None = None,
     **options: Any,
 ) -> list[Tensor]:
     """The clips of all stages, first to last, from labels (b, n); from text with `conditions={"text": tokens}`.
 
-    Every stage is told the labels. options: of `tasks.generate`, the same for every stage. Raises BadArgument, before
-    anything is sampled, for stages that do not fit behind each other.
+    Every stage is told the labels. options: of `tasks.generate`, the same for every stage. guide: in place of a weight,
+    for all stages or one for each. Imagen Video thresholds every answer and lets the weight oscillate in the first
+    stages alone:
+
+        strong = lambda told, free, times: thresholded_from(oscillating(told, free, times))
+        cascade(stages, labels, guide=(strong, strong, None))
+
+    Raises BadArgument, before anything is sampled, for stages that do not fit behind each other.
     """
     if not stages:
         raise BadArgument("stages: expected at least one, got none")
@@ -168,12 +174,31 @@ def cascade(
         check_stage(stage, first=number == 0)
     for before, after in zip(stages, stages[1:], strict=False):
         resized(torch.zeros(1, *before.shape), after.shape)
-    made = [tasks.generate(stages[0].denoiser, labels, shape=stages[0].shape, generator=generator, **options)]
-    options.pop("count", None)
-    for stage in stages[1:]:
-        made.append(
-            make_larger(stage, made[-1].clamp(-1, 1), labels, low_log_snr=low_log_snr, generator=generator, **options)
-        )
+    guides = list(guide) if isinstance(guide, Sequence) else [guide] * len(stages)
+    if len(guides) != len(stages):
+        raise BadArgument(f"guide: expected one, or one for each of {len(stages)} stages, got {len(guides)}")
+    count = options.pop("count", None if labels is None else len(labels))
+    made = [sampled(stages[0].denoiser, labels, count, stages[0].shape, generator, guides[0], **options)]
+    for stage, how in zip(stages[1:], guides[1:], strict=True):
+        low = made[-1].clamp(-1, 1)
+        larger = make_larger(stage, low, labels, low_log_snr=low_log_snr, generator=generator, guide=how, **options)
+        made.append(larger)
+    return made
+
+
+def load_stages(
+    source: str | Path = "cascade-32",
+    names: Sequence[str] = STAGES,
+    device: str | torch.device = "cpu",
+    folder: Path | None = None,
+) -> list[Stage]:
+    """The trained stages of these names. MissingStage, a BadArgument, where one of them has no weights."""
+    found, made = weights.read(source, names, "benchmarks/train_cascade.py", folder), []
+    for name in names:
+        network = UNet3D(**found[name].config)
+        network.load_state_dict(found[name].tensors)
+        denoiser = Denoiser(network.to(device).eval().requires_grad_(False), CosineSchedule(), "v", bounds=(-1, 1))
+        made.append(Stage(denoiser, SHAPES[name.split("-")[0]], name))
     return made
 
 
@@ -201,48 +226,6 @@ class Bound(torch.nn.Module):
     def given(self, labels: Tensor | None = None, **conditions: Tensor | None) -> Denoise:
         """The same, with further conditions."""
         return self.denoiser.given(labels, **{**conditions, **self.conditions})
-
-
-# ---- what the paper adds to guidance ------------------------------------------------------------------------------
-
-
-def thresholded_from(denoise: Denoise, floor: float = -1.0, quantile: float = 0.995) -> Guided:
-    """Dynamic thresholding that leaves the background where it is: x_hat - floor, not x_hat, is clipped and divided.
-
-    `core.dynamically_thresholded` (Saharia et al. 2022, section 2.3) divides by m = max(1, a quantile of |x_hat|): a
-    background of exactly -1 becomes -1/m, a grey. Here m = max(1, a quantile of (x_hat - floor) / (1 - floor)), and
-    values below the floor are set to it. A step derives eps_hat anew from what this returns, as it has to.
-    """
-    real("floor", floor, most=1)
-    schedule = schedule_of(denoise)
-    height = Guided(lambda z, t: (denoise(z, t) - floor).clamp(min=0) / (1 - floor), schedule)
-    thresholded = dynamically_thresholded(height, quantile)
-    return Guided(lambda z, t: floor + (1 - floor) * thresholded(z, t), schedule)
-
-
-def oscillating(
-    conditional: Denoise,
-    unconditional: Denoise,
-    times: Tensor,
-    weights: tuple[float, float] = (15.0, 1.0),
-    constant: int = 1,
-) -> Guided:
-    """Guidance whose weight alternates from step to step (Imagen Video, section 2.5): strong, then weak, in turn.
-
-    times: (n + 1,), falling, of the sampler's grid. weights: w, strong and weak, as in (1 + w) eps_c - w eps; a weak
-    weight of 1 still guides. constant: the first steps, all of them strong.
-    """
-    grid = floating("times", times).flatten().double()
-    if len(grid) < 2 or not bool((grid.diff() < 0).all()):
-        raise BadArgument("times: expected two or more that fall")
-    whole("constant", constant, least=0)
-    strong, weak = (classifier_free(conditional, unconditional, w) for w in weights)
-
-    def guided(z: Tensor, t: Tensor | float) -> Tensor:
-        step = int((grid - as_time(t).flatten()[0].double().to(grid)).abs().argmin())
-        return (strong if step < constant or (step - constant) % 2 == 1 else weak)(z, t)
-
-    return Guided(guided, schedule_of(conditional))
 
 
 check_types(globals())

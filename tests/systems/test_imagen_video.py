@@ -6,10 +6,22 @@ import pytest
 import torch
 
 from minivdm.core import CosineSchedule, Denoiser, classifier_free, dynamically_thresholded
+from minivdm.core.guards import BadArgument
 from minivdm.core.guidance import Guided
 from minivdm.networks import UNet3D
 from minivdm.systems import imagen_video
-from minivdm.systems.imagen_video import Stage, augmented, cascade, make_larger, oscillating, resized, shrunk
+from minivdm.systems.imagen_video import (
+    Stage,
+    augmented,
+    cascade,
+    load_stages,
+    make_larger,
+    oscillating,
+    resized,
+    shrunk,
+    thresholded_from,
+)
+from minivdm.training import stages as weights
 
 SCHEDULE = CosineSchedule()
 TINY = dict(width=32, multipliers=(1,), patch=2, labels=10, spatial=(False,), temporal=(True,), middle=0)
@@ -93,7 +105,7 @@ def test_guidance_keeps_the_clip_in_both_terms():
     lambda: [], lambda: stages()[1:], lambda: [stages()[0]] * 2, lambda: [stages()[0], stages()[2], stages()[1]],
 ])  # fmt: skip
 def test_stages_that_do_not_fit_are_refused_before_anything_is_made(bad, monkeypatch):
-    monkeypatch.setattr(imagen_video.tasks, "generate", lambda *a, **k: pytest.fail("something was made"))
+    monkeypatch.setattr(imagen_video, "sampled", lambda *a, **k: pytest.fail("something was made"))
     with pytest.raises(ValueError, match="stage|low"):
         cascade(bad(), torch.eye(10)[[3]], steps=2)
 
@@ -137,3 +149,41 @@ def test_oscillation_between_equal_weights_is_plain_guidance():
     )
     for t in (1.0, 0.5):
         assert torch.equal(guided(torch.zeros(1, 1), t), plain(torch.zeros(1, 1), t))
+
+
+def test_a_guide_takes_the_place_of_a_weight():
+    """Plain guidance by w = 1, written as a guide, samples what the weight samples; one guide for each stage."""
+    labels = torch.eye(10)[[3, 5]]
+    plain = lambda told, free, times: classifier_free(told, free, 1.0)  # noqa: E731
+    dice = lambda: torch.Generator().manual_seed(0)  # noqa: E731
+    wanted = cascade(stages(), labels, generator=dice(), steps=2, weight=1.0)
+    for guide in (plain, [plain] * 3):
+        found = cascade(stages(), labels, generator=dice(), steps=2, guide=guide)
+        # float32; the two answers are added in another order
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, wanted, strict=True))
+    with pytest.raises(BadArgument, match="weight: expected none beside a guide"):
+        cascade(stages(), labels, steps=2, weight=1.0, guide=plain)
+    with pytest.raises(BadArgument, match="guide: expected one"):
+        cascade(stages(), labels, steps=2, guide=[plain])
+
+
+def test_thresholds_and_oscillating_weights_go_into_a_cascade():
+    seen = []
+
+    def guide(told, free, times):
+        seen.append(times)
+        return thresholded_from(oscillating(told, free, times, weights=(2.0, 1.0)))
+
+    made = cascade(stages(), torch.eye(10)[[3]], steps=3, guide=guide, generator=torch.Generator().manual_seed(0))
+    assert [len(times) for times in seen] == [4, 4, 4] and made[-1].shape == (1, 1, 4, 8, 8)
+    assert float(made[-1].min()) >= -1 - 1e-6  # the floor
+
+
+def test_stages_come_from_a_file_and_a_missing_one_is_named(tmp_path):
+    made = dict(zip(("base", "tsr"), stages(), strict=False))
+    parts = {name: (one.denoiser.network.config, one.denoiser.network.state_dict()) for name, one in made.items()}
+    weights.write(tmp_path / "tiny", parts, {})
+    [base] = load_stages("tiny", ["base"], folder=tmp_path)
+    assert base.name == "base" and base.shape == imagen_video.SHAPES["base"]
+    with pytest.raises(weights.MissingStage, match="stage 'ssr'.*benchmarks/train_cascade.py"):
+        load_stages("tiny", ["base", "ssr"], folder=tmp_path)
