@@ -1,7 +1,8 @@
 """What each trick of the training loop buys, on a problem small enough to repeat: many short runs, several seeds each.
 
-    python benchmarks/training_tricks.py                (three minutes of one idle core)
+    python benchmarks/training_tricks.py                (four minutes of one idle core)
     python benchmarks/training_tricks.py --seeds 1 --clips 320 --dry
+    python benchmarks/training_tricks.py --only "muon 0.064" "muon 0.128"   (these rows, beside those that are there)
 
 A network of 30,000 parameters learns 8-frame clips of one digit on a 16 x 16 canvas with `minivdm.training.Trainer`,
 the loop of the real training. Every variant differs from the base recipe in one thing and is given the same number
@@ -100,7 +101,7 @@ def curriculum(clips: int) -> dict[str, Any]:
 def variants(clips: int) -> dict[str, tuple[type[Trainer], dict[str, Any]]]:
     """Name -> (trainer, what differs from the base)."""
     found: dict[str, tuple[type[Trainer], dict[str, Any]]] = {"base": (Trainer, {})}
-    for optimizer, rates in (("muon", (4e-3, 8e-3, 3.2e-2)), ("adamw", (4e-3, 8e-3, 1.6e-2, 3.2e-2))):
+    for optimizer, rates in (("muon", (4e-3, 8e-3, 3.2e-2, 6.4e-2, 0.128)), ("adamw", (4e-3, 8e-3, 1.6e-2, 3.2e-2))):
         found |= {f"{optimizer} {lr:g}": (Trainer, {"optimizer": optimizer, "lr": lr}) for lr in rates}
     # An image costs as much as a frame: with two per clip, as many frames are a fifth fewer clips.
     images = clips * FRAMES // (FRAMES + 2) // BATCH * BATCH
@@ -197,20 +198,39 @@ def measure(seeds: int, clips: int, draws: int) -> Iterator[dict[str, Any]]:
         yield done | found
 
 
+def more(names: list[str], found: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Those variants, for the clips and seeds of what was found before; yields it with each row more."""
+    clips, data = found["base"]["clips"], MovingMNIST(16, FRAMES, 1, 0.45, split="test", seed=1_000)
+    known = variants(clips)
+    if unknown := set(names) - known.keys():
+        raise SystemExit(f"--only: expected names of {sorted(known)}, got {sorted(unknown)}")
+    for name in names:
+        kind, changes = known[name]
+        found["variants"][name] = {"changes": changes, "runs": []}
+        for seed in range(found["seeds"]):
+            _, row = run(kind, base(clips, seed, changes), data, 1)
+            found["variants"][name]["runs"].append({"seed": seed, **row})
+            print(f"{name:20} seed {seed}: {row['curve'][-1]['ema']}  {row['cpu_seconds']:.1f} s", flush=True)
+        yield found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--clips", type=int, default=1_280, help="of a run without curriculum and images")
     parser.add_argument("--draws", type=int, default=128, help="batches on which the spread of gradients is measured")
+    parser.add_argument("--only", nargs="+", default=[], help="variants to measure anew, with the rest as it is")
     parser.add_argument("--dry", action="store_true", help="print, write nothing")
     args = parser.parse_args()
     if args.seeds < 1 or args.clips < 160 or args.draws < 2:
         parser.error("--seeds takes a number from 1, --clips from 160, --draws from 2")
     torch.set_num_threads(1)
-    for found in measure(args.seeds, args.clips, args.draws):
+    file = RESULTS / "training_tricks.json"
+    kept = json.loads(file.read_text()) if args.only else {}
+    for found in more(args.only, kept) if args.only else measure(args.seeds, args.clips, args.draws):
         if not args.dry:
             RESULTS.mkdir(exist_ok=True)
-            (RESULTS / "training_tricks.json").write_text(json.dumps(found, indent=1) + "\n")
+            file.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
