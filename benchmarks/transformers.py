@@ -35,6 +35,7 @@ from torch.nn import functional
 
 from minivdm.core import CosineSchedule, Denoiser
 from minivdm.core.gaussian import diffuse
+from minivdm.core.targets import stratified_times
 from minivdm.data import MovingMNIST
 from minivdm.data.atomic import write_json
 from minivdm.measure.frechet import clip_features, frechet
@@ -44,6 +45,7 @@ from minivdm.networks.window_transformer import WindowTransformer
 from minivdm.systems import walt
 from minivdm.systems.latent_diffusion import load_tokenizer
 from minivdm.training import monitor
+from minivdm.training.graphs import Recorded
 from minivdm.training.muon import Muon, split
 
 RESULTS = Path(__file__).parent / "results"
@@ -158,11 +160,14 @@ class Training:
         self.arm, self.data = arm, data
         self.model = build(arm, args.width, args.depth).to(data.train.device)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        cuda = data.train.is_cuda
         hidden, rest = split(self.model.network)
         self.optimizers: list[torch.optim.Optimizer] = [
-            Muon(hidden, lr=args.lr),
-            torch.optim.AdamW(rest, lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01),
+            Muon(hidden, lr=args.lr, record=cuda),
+            torch.optim.AdamW(rest, lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=cuda),
         ]
+        self.weights = list(self.model.parameters())
+        self.learn: Any = Recorded(self.gradients, self.weights)
         order = torch.Generator().manual_seed(seed)  # of clips, the same for all arms
         self.rows = torch.randint(len(data.train), (1000, args.batch), generator=order).to(data.train.device)
 
@@ -180,21 +185,53 @@ class Training:
         tokenizer = load_tokenizer(latents.device)
         return (latents - tokenizer.shift[:, None, None, None]) / tokenizer.scale[:, None, None, None]
 
+    def draw(self, number: int) -> dict[str, Tensor]:
+        """Clips of that update and its random numbers, on the device."""
+        rows = self.rows[number % len(self.rows)]
+        x, labels, b = self.units(self.data.train[rows]), self.data.train_labels[rows], len(rows)
+        order = torch.randperm(b, device=x.device)  # the first clips see an estimate, whatever their times
+        drawn = {"x": x, "t": stratified_times(b, self.model.schedule, device=x.device)[order]}
+        drawn |= {"noise": torch.randn_like(x), "labels": labels * (torch.rand(b, 1, device=x.device) >= 0.1)}
+        if self.arm.prediction:  # one or two latent frames, for that share of the clips
+            count = torch.randint(1, 3, (b,), device=x.device)
+            count = count * (torch.rand(b, device=x.device) < self.arm.prediction)
+            mask = (torch.arange(SHAPE[1], device=x.device) < count[:, None]).to(x)[:, None, :, None, None]
+            drawn["known"] = torch.cat((x * mask, mask.expand(b, 1, *x.shape[2:])), 1)
+        return drawn
+
+    def gradients(self, x: Tensor, t: Tensor, noise: Tensor, labels: Tensor, **known: Tensor) -> Tensor:
+        """The loss and its gradients: `walt.loss` with all that is random drawn before, so that it can be recorded."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda, cache_enabled=False):
+            n = round(self.arm.self_conditioning * len(x))
+            if n:
+                z = diffuse(x[:n], t[:n], self.model.schedule, noise[:n])
+                with torch.no_grad():
+                    seen = self.model(z, t[:n], labels=labels[:n]).to(x.dtype)
+                known["estimate"] = torch.cat((seen, torch.zeros_like(x[n:])))
+            loss = self.model.loss(x, labels=labels, label_drop=0.0, t=t, noise=noise, **known).mean  # type: ignore[arg-type]
+        loss.backward()
+        return loss.detach()
+
     def update(self, number: int, rate: float) -> None:
         """One step; nothing in it waits for the device."""
-        rows = self.rows[number % len(self.rows)]
-        x, labels = self.units(self.data.train[rows]), self.data.train_labels[rows]
-        with half(x.device):
-            loss = walt.loss(self.model, x, labels, self_conditioning=self.arm.self_conditioning,
-                             prediction=self.arm.prediction).mean  # fmt: skip
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        drawn = self.draw(number)
+        try:
+            self.learn(**drawn)
+        except RuntimeError as error:
+            if self.learn == self.gradients:
+                raise
+            print(f"not recorded, as {str(error)[:300]}", flush=True)  # then every kernel is launched anew
+            self.learn = self.gradients
+        if self.learn == self.gradients:
+            for p in self.weights:
+                p.grad = None
+            self.learn(**drawn)
+        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
-            optimizer.zero_grad()
-        weights = [p.detach() for p in self.model.parameters()]
+        weights = [p.detach() for p in self.weights]
         torch._foreach_lerp_(list(self.average.parameters()), weights, 1 - min(0.99, (1 + number) / (10 + number)))
 
     def timed(self, updates: int = 6) -> float:
@@ -370,7 +407,9 @@ def main() -> None:
     parser.add_argument("what", choices=("train",))
     parser.add_argument("--minutes", type=float, default=4.0, help="of the whole, encoding and judging included")
     parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--jobs", type=int, default=0, help="processes beside each other; one a seed on a GPU, else 1")
+    parser.add_argument(
+        "--jobs", type=int, default=0, help="processes beside each other; by default 2 on a GPU, else 1"
+    )
     parser.add_argument("--updates", type=int, default=0, help="of each training, in place of what fits")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--clips", type=int, default=16384, help="training clips, encoded once")
@@ -391,7 +430,7 @@ def main() -> None:
         if getattr(args, name) < 1:
             parser.error(f"--{name}: expected at least 1, got {getattr(args, name)}")
     device = devices.chosen(args)
-    args.jobs = args.jobs or (args.seeds if device.type == "cuda" else 1)
+    args.jobs = args.jobs or (2 if device.type == "cuda" else 1)
     args.out.mkdir(parents=True, exist_ok=True)
     train(args, device)
 
