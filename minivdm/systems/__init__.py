@@ -2,7 +2,7 @@
 
 text_to_video and clip, which measures how well a clip fits its text (lesson 13).
 progressive_distillation, then consistency, which builds on it; few_steps samples their students (lesson 15).
-latent_diffusion, align_your_latents, modelscope, stable_video_diffusion, show_1, retrieval, to import by name (lesson 16).
+latent_diffusion, align_your_latents, modelscope, stable_video_diffusion, show_1, retrieval: import by name (lesson 16).
 dit, sora_patches and walt, which are modules to import by name: dit.dit, walt.loss (lesson 17).
 """
 

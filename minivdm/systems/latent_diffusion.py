@@ -10,6 +10,7 @@ is not clipped. What changes is the cost (`gflop`), as the network sees fewer pl
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,19 +21,46 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from minivdm.core.denoiser import Denoiser, Loss
-from minivdm.core.guards import BadArgument, check_types, real, video, whole
+from minivdm.core.guards import BadArgument, BadFile, check_types, real, video, whole
+from minivdm.core.schedules import CosineSchedule
 from minivdm.measure.readers import load_shipped
 from minivdm.networks.autoencoder import Tokenizer
+from minivdm.networks.transformer import Transformer
 from minivdm.tasks.generation import generate
 
 NO_RANGE = (-math.inf, math.inf)
 WEIGHTS = Path(__file__).parents[1] / "weights" / "tokenizer-64.safetensors"
+LATENT = WEIGHTS.with_name("latent-64.safetensors")
 
 
 @functools.cache
 def load_tokenizer(device: str | torch.device = "cpu") -> Tokenizer:
     """The tokenizer of `benchmarks/train_tokenizer.py`. FileNotFoundError or BadFile without usable files."""
     return load_shipped(WEIGHTS, Tokenizer, "benchmarks/train_tokenizer.py", device)
+
+
+def load(path: str | Path = LATENT, device: str | torch.device = "cpu") -> LatentDiffusion:
+    """The latent model that `benchmarks/train_latent.py` wrote to `path`, with its tokenizer.
+
+    Raises:
+        FileNotFoundError: no weights, or no card beside them.
+        BadFile: one of them is damaged, or the latents are those of another tokenizer.
+    """
+    path, tokenizer = Path(path), load_tokenizer(device)
+    about = path.with_suffix(".json")
+    if not about.is_file():
+        raise FileNotFoundError(f"{about}: expected a card; benchmarks/train_latent.py makes it")
+    try:
+        card = json.loads(about.read_text(encoding="utf-8"))
+        config, schedule, shape = card["network"], CosineSchedule(**card["schedule"]), card["shape"]
+        scales = [torch.tensor(card["tokenizer"][name], device=device) for name in ("shift", "scale")]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadFile(f"{about}: expected the card of a latent model, but: {error!r}") from error
+    for name, value, own in zip(("shift", "scale"), scales, (tokenizer.shift, tokenizer.scale), strict=True):
+        if value.shape != own.shape or not torch.allclose(value, own, atol=1e-3):
+            raise BadFile(f"{about}: expected the tokenizer's {name}, {own.tolist()}, got {value.tolist()}")
+    network = load_shipped(path, lambda: Transformer(**config), "benchmarks/train_latent.py", device)
+    return LatentDiffusion(Denoiser(network, schedule), tokenizer, tuple(shape)).eval()
 
 
 @torch.no_grad()

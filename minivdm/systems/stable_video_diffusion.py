@@ -5,8 +5,9 @@ wild have hard cuts, stand still, or are cluttered; their section 3.1 finds cuts
 leaves the worst out. `dirty_set` spoils clips on purpose and remembers how, so that a filter can be held against the
 truth. Flow is that of Lucas & Kanade (1981) for one motion of the whole frame, which is exact for a small shift.
 
-Image to video (their section 4.2): the first frame is a condition, with noise so that small faults of it do not matter,
-and guidance grows linearly over frames, as later frames are further from it; our weight is their scale - 1.
+Image to video: the first frame is a condition, with noise so that small faults of it do not matter, and in their
+high-resolution model guidance grows linearly over frames, as later ones are further from it; our weight is their
+scale - 1.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def growing(first: float, last: float, frames: int) -> Tensor:
 
 
 class GrowingGuidance:
-    """x_hat_f = x_hat_f(given) + w_f (x_hat_f(given) - x_hat_f(without)), one weight a frame (their section 4.2).
+    """x_hat_f = x_hat_f(given) + w_f (x_hat_f(given) - x_hat_f(without)), one weight a frame.
 
     given, without: denoisers of videos (b, c, f, h, w). weights: (f,), none below 0.
     """

@@ -1,16 +1,20 @@
 """Latent diffusion: the core's loss and sampler on latents, an exact world in latents, counted cost, errors."""
 
+import hashlib
+import json
+
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 
 from minivdm import tasks
 from minivdm.core import CosineSchedule, Denoiser, sample
-from minivdm.core.guards import BadArgument
+from minivdm.core.guards import BadArgument, BadFile
 from minivdm.exact import GaussianVideo
 from minivdm.exact.linear_autoencoder import principal_subspace
-from minivdm.networks import Tokenizer, UNet3D
-from minivdm.systems.latent_diffusion import LatentDiffusion, check_latents, encode_all, gflop
+from minivdm.networks import Tokenizer, Transformer, UNet3D
+from minivdm.systems.latent_diffusion import LatentDiffusion, check_latents, encode_all, gflop, load, load_tokenizer
 
 SHAPE = (1, 5, 16, 16)
 
@@ -69,6 +73,40 @@ def test_the_cost_of_a_convolution():
     forward = 2 * 2 * 4 * 8 * 8 * 5 * 3 * 9 / 1e9
     assert gflop(lambda: conv(x), backward=False) == pytest.approx(forward)
     assert gflop(lambda: conv(x)) == pytest.approx(2 * forward)  # the weights' gradient; the input wants none
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A small network in the form in which benchmarks/train_latent.py writes it."""
+    torch.manual_seed(0)
+    network, tokenizer = Transformer(8, 16, 1, (1, 2, 2), head_channels=8, embedding=16), load_tokenizer()
+    data = save({name: value.half().contiguous() for name, value in network.state_dict().items()})
+    (tmp_path / "small.safetensors").write_bytes(data)
+    card = {"sha256": hashlib.sha256(data).hexdigest(), "network": network.config, "shape": [1, 17, 64, 64],
+            "schedule": {"log_snr_min": -12.0, "log_snr_max": 12.0, "shift": -1.0},
+            "tokenizer": {"shift": tokenizer.shift.tolist(), "scale": tokenizer.scale.tolist()}}  # fmt: skip
+    (tmp_path / "small.json").write_text(json.dumps(card))
+    return tmp_path / "small.safetensors", card
+
+
+def test_written_weights_make_clips(written):
+    model = load(written[0])
+    assert model.denoiser.schedule.shift == -1.0 and not model.denoiser.training
+    made = model.sample(torch.eye(10)[:1], steps=2, weight=1.0, generator=torch.Generator().manual_seed(0))
+    assert made.shape == (1, 1, 17, 64, 64) and made.abs().max() <= 1
+
+
+def test_latents_of_another_tokenizer_are_refused(written):
+    path, card = written
+    card["tokenizer"]["scale"][0] *= 2
+    path.with_suffix(".json").write_text(json.dumps(card))
+    with pytest.raises(BadFile, match="tokenizer's scale"):
+        load(path)
+    path.with_suffix(".json").write_text(json.dumps({"sha256": card["sha256"]}))
+    with pytest.raises(BadFile, match="card of a latent model"):
+        load(path)
+    with pytest.raises(FileNotFoundError, match="train_latent"):
+        load(path.with_name("none.safetensors"))
 
 
 def test_errors():
