@@ -42,17 +42,20 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "single": {**SMALL, "patch": 2, "multipliers": (1, 2, 3), "spatial": (False, True, True), "temporal": (True,) * 3},
 }
 STAGES = ("base", "tsr", "ssr")
+OF = {"tsr": (1, 8, 16, 16), "ssr": (1, 16, 16, 16)}  # what they go on from
 SHAPES = {"base": (1, 8, 16, 16), "tsr": (1, 16, 16, 16), "ssr": (1, 16, 32, 32), "single": (1, 16, 32, 32)}
 
 
 @dataclass(frozen=True)
 class Stage:
     """One model of a cascade. denoiser: its network takes `low` unless it is the first. shape: (c, f, h, w) of what it
-    makes. name: for errors and pictures."""
+    makes. name: for errors and pictures. of: the shape of the clips that it was trained to go on from, if others are to
+    be refused."""
 
     denoiser: Denoiser
     shape: tuple[int, int, int, int]
     name: str = ""
+    of: tuple[int, int, int, int] | None = None
 
 
 def shrunk(x: Tensor, every: int = 1, space: int = 1) -> Tensor:
@@ -72,8 +75,10 @@ def resized(low: Tensor, shape: Sequence[int]) -> Tensor:
     video("low", low)
     c, frames, height, width = shape
     b, channels, f, h, w = low.shape
-    if c != channels or frames % f or height < h or width < w:
-        raise BadArgument(f"low: expected a smaller clip for {tuple(shape)}, got shape {tuple(low.shape)}")
+    if c != channels or frames % f or height % h or width % w:
+        raise BadArgument(
+            f"low: expected a smaller clip, of which {tuple(shape)} is a multiple, got shape {tuple(low.shape)}"
+        )
     longer = low.repeat_interleave(frames // f, dim=2)
     if (height, width) == (h, w):
         return longer
@@ -137,6 +142,7 @@ def make_larger(
     is told; None neither noises nor tells. options: of `tasks.generate`, such as weight and steps.
     """
     check_stage(stage, first=False)
+    fits(stage, tuple(low.shape[1:]))
     condition = resized(low, stage.shape)
     bound: dict[str, Tensor] = {}
     if low_log_snr is not None:
@@ -173,6 +179,7 @@ def cascade(
     for number, stage in enumerate(stages):
         check_stage(stage, first=number == 0)
     for before, after in zip(stages, stages[1:], strict=False):
+        fits(after, before.shape)
         resized(torch.zeros(1, *before.shape), after.shape)
     guides = list(guide) if isinstance(guide, Sequence) else [guide] * len(stages)
     if len(guides) != len(stages):
@@ -198,7 +205,8 @@ def load_stages(
         network = UNet3D(**found[name].config)
         network.load_state_dict(found[name].tensors)
         denoiser = Denoiser(network.to(device).eval().requires_grad_(False), CosineSchedule(), "v", bounds=(-1, 1))
-        made.append(Stage(denoiser, SHAPES[name.split("-")[0]], name))
+        kind = name.split("-")[0]
+        made.append(Stage(denoiser, SHAPES[kind], name, OF.get(kind)))
     return made
 
 
@@ -210,6 +218,12 @@ def check_stage(stage: Stage, first: bool) -> None:
     if takes == first:
         wanted = "built without low, as nothing comes before it" if first else "that takes low, such as UNet3D(low=1)"
         raise BadArgument(f"stage {stage.name!r}: expected a network {wanted}")
+
+
+def fits(stage: Stage, shape: Sequence[int]) -> None:
+    """Raises BadArgument where a stage goes on from clips of another shape than (c, f, h, w)."""
+    if stage.of is not None and tuple(shape) != stage.of:
+        raise BadArgument(f"low: expected clips {stage.of} for the stage {stage.name!r}, got {tuple(shape)}")
 
 
 class Bound(torch.nn.Module):

@@ -113,6 +113,18 @@ def test_stages_that_do_not_fit_are_refused_before_anything_is_made(bad, monkeyp
 def test_a_clip_that_is_too_large_is_refused():
     with pytest.raises(ValueError, match="low: expected a smaller clip"):
         make_larger(stages()[1], torch.zeros(1, 1, 4, 8, 8))
+    with pytest.raises(ValueError, match="low: expected a smaller clip"):
+        make_larger(stages()[2], torch.zeros(1, 1, 4, 5, 5))
+
+
+def test_a_stage_that_knows_its_clips_refuses_others():
+    base, tsr, ssr = stages()
+    known = Stage(ssr.denoiser, ssr.shape, "ssr", of=(1, 4, 4, 4))
+    assert make_larger(known, torch.zeros(1, 1, 4, 4, 4), steps=1).shape == (1, *ssr.shape)
+    with pytest.raises(BadArgument, match="low: expected clips .1, 4, 4, 4. for the stage 'ssr'"):
+        make_larger(known, torch.zeros(1, 1, 2, 4, 4), steps=1)
+    with pytest.raises(BadArgument, match="for the stage 'ssr'"):
+        cascade([base, known], steps=1, count=1)
 
 
 # ---- guidance
