@@ -252,12 +252,12 @@ def measured(args: argparse.Namespace, device: torch.device, system: MakeAVideo,
     how: dict[str, Any] = {"steps": args.steps, "grid": for_few_steps, "temporal_weight": 0.75}
     row("pairs: moving-mnist-32, labels", lambda: tasks.generate(shipped, labels, weight=1.0, generator=dice(), **how))
     row("true clips", lambda: _clips_of(test, digits))
+    if clips is not None:
+        found["super-resolution"] = enlarged(args, device, system, clips, embedding, until)
     for weight in (0.0, 2.0, 4.0):
         row(f"Make-A-Video, w = {weight:g}", lambda w=weight: whole(w))
     shipped = pretrained.load("text-32", device)
     row("pairs: text-32, sentences", lambda: text_to_video(shipped, sentences, weight=2.0, generator=dice(), **how))
-    if clips is not None:
-        found["super-resolution"] = enlarged(args, device, system, clips, embedding, until)
     write_json(args.out / "make_a_video.json", found)
     if shown:
         longest = max(part.shape[2] for part in shown)
@@ -302,8 +302,8 @@ def enlarged(
             generator = torch.Generator().manual_seed(args.seed)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 parts = [
-                    system.enlarge(c, e, args.steps, generator, same_noise=same)
-                    for c, e in zip(clips.split(64), told.split(64), strict=True)
+                    system.enlarge(c, e, max(1, args.steps // 2), generator, same_noise=same)
+                    for c, e in zip(clips.split(128), told.split(128), strict=True)
                 ]
             videos = torch.cat(parts).float().clamp(-1, 1)
             key = f"{name}, {'the same noise' if same else 'noise of its own'} for each frame"
@@ -323,7 +323,7 @@ def main() -> None:
     parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES), help="to train; others are read")
     parser.add_argument("--batch", type=int, help="clips of a step, by default what fills the device")
     parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--judging", type=float, default=50.0, help="seconds of the minutes that are for the figures")
+    parser.add_argument("--judging", type=float, default=60.0, help="seconds of the minutes that are for the figures")
     parser.add_argument("--clips", type=int, default=240, help="for each row of figures")
     parser.add_argument("--steps", type=int, default=24, help="of sampling, for each part")
     parser.add_argument("--seed", type=int, default=0)
