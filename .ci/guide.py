@@ -15,8 +15,9 @@ import nbformat
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = ROOT / "solutions" / "README.md"
 HEADER = re.compile(r"^\*Difficulty [1-5] of 5 · importance [1-5] of 5 · (\d+) minutes · (\d+) points? · ", re.M)
-TWELVE = [("00", "01"), *((f"{k:02d}",) for k in range(2, 13))]
-SIX = [("00", "01", "02"), ("03", "04"), ("05", "06"), ("07", "08"), ("09", "10"), ("11", "12")]
+SLOW = [("00", "01"), *((f"{k:02d}",) for k in range(2, 18))]
+FAST = [("00", "01", "02"), ("03", "04"), ("05", "06"), ("07", "08"), ("09", "10"), ("11", "12"),
+        ("13", "14"), ("15", "16"), ("17",)]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ def filled(text: str) -> str:
     lessons = lesson_minutes()
     parts = {
         "assignments": assignments_table(found),
-        "twelve weeks": plan(TWELVE, lessons, found),
-        "six weeks": plan(SIX, lessons, found),
+        "a lesson a week": plan(SLOW, lessons, found),
+        "two lessons a week": plan(FAST, lessons, found),
     }
     for name, table in parts.items():
         text = re.sub(

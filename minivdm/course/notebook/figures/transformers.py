@@ -1,4 +1,4 @@
-"""Drawings of lesson 17: who looks at whom, how far a token sees, what attention costs, and the small races."""
+"""Drawings of lesson 17: who looks at whom, how far a token sees, what attention costs, and rows that are compared."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from minivdm.course.notebook.style import colors, figure
+from minivdm.networks.autoencoder import Tokenizer
 from minivdm.networks.window_transformer import WindowTransformer
 from minivdm.systems import dit
 
-#: Student's t of 97.5 % for 1 to 4 degrees of freedom.
-STUDENT = (math.nan, 12.71, 4.30, 3.18, 2.78)
+#: Student's t of 97.5 % for 1 to 7 degrees of freedom.
+STUDENT = (math.nan, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36)
 
 
 def awake(network: nn.Module, scale: float = 0.1) -> nn.Module:
@@ -67,19 +69,72 @@ def draw_operations(width: int = 192, depth: int = 6, window: int = 72) -> Figur
     return fig
 
 
-def races(path: Path) -> dict[str, Any]:
-    """What `benchmarks/transformers.py races` wrote. Raises FileNotFoundError."""
-    return json.loads(path.read_text(encoding="utf-8"))["races"]
+def seen_by_latents(tokenizer: Tokenizer, frames: int = 17, size: int = 16) -> Tensor:
+    """Share of each latent frame's gradient that falls on each frame of the clip, (latent frames, frames)."""
+    x = torch.randn(1, 1, frames, size, size, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    latents = tokenizer.encode(x)
+    rows = []
+    for k in range(latents.shape[2]):
+        (gradient,) = torch.autograd.grad(latents[:, :, k].square().sum(), x, retain_graph=True)
+        rows.append(gradient.square().sum((0, 1, 3, 4)))
+    found = torch.stack(rows)
+    return found / found.sum(1, keepdim=True)
 
 
-def paired(arms: Mapping[str, Sequence[Mapping[str, Any]]], one: str, two: str) -> tuple[float, float, int]:
-    """Loss of one arm less that of another, on the same clips and noise: mean over seeds, half of its 95 % interval by
-    Student's t (NaN for one seed), and the number of seeds."""
+def draw_causality(shares: Tensor) -> Figure:
+    """`seen_by_latents` as a picture: a row for each latent frame, a column for each frame; 0 where it is exactly 0."""
+    fig, axes = figure(width=6.6, height=2.6)
+    shown = axes.imshow(shares.log10().clamp(min=-6).numpy(), cmap="Blues", vmin=-6, vmax=0, aspect="auto")
+    for row, values in enumerate(shares):
+        for column, value in enumerate(values):
+            if value == 0:
+                axes.text(column, row, "0", ha="center", va="center", fontsize=8, color=colors.exact)
+    axes.set(xlabel="frame of the clip", ylabel="latent frame", xticks=range(0, shares.shape[1], 2))
+    axes.set(yticks=range(len(shares)), title="Share of a latent frame's gradient, powers of ten")
+    axes.grid(False)
+    fig.colorbar(shown, ax=axes)
+    return fig
 
-    def best(row: Mapping[str, Any]) -> float:
-        return fmean(row.get("loss with estimate", row["loss"]))
 
-    gaps = [best(a) - best(b) for a, b in zip(arms[one], arms[two], strict=False)]
-    n = len(gaps)
-    half = STUDENT[n - 1] * stdev(gaps) / n**0.5 if n > 1 else math.nan
-    return fmean(gaps), half, n
+def rows(path: Path) -> dict[str, Any]:
+    """What `benchmarks/transformers.py train` wrote. Raises FileNotFoundError."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    for several in found["arms"].values():
+        several.sort(key=lambda row: row["seed"])
+    return found
+
+
+def clips(path: Path) -> dict[str, Tensor]:
+    """Some clips of each arm, (n, 1, f, 32, 32) in [-1, 1], which `benchmarks/transformers.py` left beside its rows."""
+    with np.load(path) as kept:
+        return {name: torch.from_numpy(kept[name]).float()[:, None] / 127.5 - 1 for name in kept.files}
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and half of its 95 % interval by Student's t; NaN for a single value."""
+    n = len(values)
+    half = STUDENT[min(n - 1, len(STUDENT) - 1)] * stdev(values) / n**0.5 if n > 1 else math.nan
+    return fmean(values), half
+
+
+def paired(arms: Mapping[str, Sequence[Mapping[str, Any]]], one: str, two: str, measure: str) -> tuple[float, float]:
+    """A measure of one arm less that of another, seed by seed: `interval` of the differences. A list counts by its
+    mean."""
+    value = lambda row: fmean(row[measure]) if isinstance(row[measure], list) else row[measure]  # noqa: E731
+    others = {row["seed"]: value(row) for row in arms[two]}
+    return interval([value(row) - others[row["seed"]] for row in arms[one] if row["seed"] in others])
+
+
+def draw_rows(arms: Mapping[str, Sequence[Mapping[str, Any]]], base: str, measures: Mapping[str, str]) -> Figure:
+    """Every arm's paired difference from the base with its interval, one panel for each measure (name -> label)."""
+    names = [name for name in arms if name != base]
+    fig, axes = figure(1, len(measures), width=9.0, height=0.42 * len(names) + 1.4)
+    panels = list(axes) if len(measures) > 1 else [axes]
+    for one, (measure, label) in zip(panels, measures.items(), strict=True):
+        for k, name in enumerate(names):
+            mean, half = paired(arms, name, base, measure)
+            one.errorbar([mean], [k], xerr=[0 if math.isnan(half) else half], fmt="o", color=colors.v, capsize=3)
+        one.axvline(0, color=colors.exact, linewidth=1)
+        one.set(xlabel=label, yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+        one.set_yticklabels(names if one is panels[0] else [])
+    return fig
