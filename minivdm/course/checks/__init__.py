@@ -23,7 +23,10 @@ MODULES = {
     "11_super_resolution": "super_resolution",
     "12_evaluating_video": "evaluation",
     "13_text_to_video": "text_to_video",
+    "14_cascades": "cascades",
     "15_few_steps": "few_steps",
+    "16_latent_video": "latent_video",
+    "17_transformers": "transformers",
 }
 
 __all__ = ["MODULES", "Check", "CheckFailed", "Unfinished", "checks_of"]
