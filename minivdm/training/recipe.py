@@ -153,8 +153,8 @@ class Recipe:
         parts.DATA[self.data].check(self)
         known("target", self.target, TARGETS)
         known("weighting", self.weighting, WEIGHTINGS)
-        require(len(self.times) in (0, 2), "times", "nothing, or mean and deviation", self.times)
         if self.times:
+            require(len(self.times) == 2, "times", "nothing, or mean and deviation", self.times)
             between("times: mean", self.times[0], -10, 10)
             between("times: deviation", self.times[1], 0.01, 10)
             require(self.objective == "denoising", "times", "none, as a student's are those of its steps", self.times)
@@ -171,12 +171,8 @@ class Recipe:
         else:
             require(labels == 0, "network.labels", "0, as conditions has no labels", labels)
         text = parts.DATA[self.data].text if "text" in self.conditions else 0
-        require(
-            "text" not in self.conditions or text > 0,
-            "data",
-            "a source with captions, as conditions has text",
-            self.data,
-        )
+        captioned = "text" not in self.conditions or text > 0
+        require(captioned, "data", "a source with captions, as conditions has text", self.data)
         wanted_text = f"{text}, as conditions has {'' if text else 'no '}text"
         require(self.network.get("text", 0) == text, "network.text", wanted_text, self.network.get("text", 0))
         takes = bool(self.network.get("self_conditioning", False)) or not self.self_conditioning

@@ -37,6 +37,20 @@ def test_batches_walk_through_the_data_without_repeating():
     torch.testing.assert_close(torch.cat([first, second])[:, :, :2], expected, rtol=0, atol=0)
 
 
+def test_times_are_noisier_where_a_recipe_asks_for_it():
+    trainer = training.Trainer(tiny(times=(1.5, 1.5)))
+    t = trainer.objective.times(400, trainer.generator)
+    # log(t / (1 - t)) ~ N(1.5, 1.5^2): half of 400 stratified times lie beyond sigmoid(1.5), to one of them.
+    assert abs(int((t > torch.sigmoid(torch.tensor(1.5))).sum()) - 200) <= 1
+
+
+def test_kept_clips_come_round_again():
+    trainer = training.Trainer(tiny(keep=4))
+    first = trainer.batch(TINY.phase_at(0))[0]
+    trainer.clips = 4
+    torch.testing.assert_close(trainer.batch(TINY.phase_at(0))[0], first, rtol=0, atol=0)
+
+
 def test_moving_average_follows_its_recursion():
     trainer = training.Trainer(tiny(ema_decay=0.3))
     average = trainer.params[0].detach().clone()
