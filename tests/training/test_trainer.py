@@ -46,9 +46,10 @@ def test_times_are_noisier_where_a_recipe_asks_for_it():
 
 def test_kept_clips_come_round_again():
     trainer = training.Trainer(tiny(keep=4))
-    first = trainer.batch(TINY.phase_at(0))[0]
+    first = trainer.batch(TINY.phase_at(0))[0][:, :, :2]
     trainer.clips = 4
-    torch.testing.assert_close(trainer.batch(TINY.phase_at(0))[0], first, rtol=0, atol=0)
+    again = trainer.batch(TINY.phase_at(0))[0][:, :, :2]
+    torch.testing.assert_close(again, first, rtol=0, atol=0)
 
 
 def test_moving_average_follows_its_recursion():
