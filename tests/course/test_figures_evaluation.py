@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from minivdm.course.notebook.figures import corruptions
 from minivdm.course.notebook.figures import evaluation as fig
+from minivdm.data import MovingMNIST
 from minivdm.exact import GaussianVideo
 from minivdm.measure import frechet, metrics, tracks
 
@@ -142,3 +143,20 @@ def test_alarms(monkeypatch):
     assert fig.alarmed("clip distance", 3.1) and not fig.alarmed("clip distance", 2.9)
     assert fig.alarmed("identity", 0.9) and not fig.alarmed("identity", 0.95)
     assert fig.alarmed("PSNR", 30.0) and not fig.alarmed("SSIM", 1.0)
+
+
+def test_a_digit_is_found_wherever_it_is_and_however_bright():
+    """(12.16): 0 for the digit itself at any place and brightness, 1 for ink that no digit has."""
+    digits = fig.digits_of("train")[:40]
+    frames = -torch.ones(2, 1, 32, 32)
+    frames[0, 0, 3:17, 11:25] = 2 * digits[7] - 1
+    frames[1, 0, 18:32, 0:14] = 2 * (0.3 * digits[31]) - 1
+    distance, which = fig.nearest_digit(frames, digits)
+    assert which.tolist() == [7, 31]
+    assert torch.allclose(distance, torch.zeros(2), atol=1e-5)  # of float32 sums
+    assert fig.placed(digits[:3]).shape == (1, 3, 32, 32)
+
+
+def test_clips_show_the_digits_that_are_compared_with():
+    clips = MovingMNIST(32, 4).clips(range(6)).video
+    assert fig.nearest_digit(clips[:, :, 1], fig.digits_of("train"))[0].max() < 1e-5

@@ -345,7 +345,7 @@ frechet_of_features = Check(
     [
         Wrong(
             lambda x, y: _thin()(x, y).clamp(min=1e-12).sqrt(),
-            "you took the root at the end: (12.6) is the squared distance.",
+            "you took the root at the end: (12.7) is the squared distance.",
         ),
         Wrong(
             _thin(less=0),
@@ -359,15 +359,15 @@ frechet_of_features = Check(
         ),
         Wrong(
             _thin(lambda a, b: (a @ b.mT).square().sum().sqrt()),
-            "you took the root of a trace; (12.6) has the trace of a root: the *sum* of the singular values.",
+            "you took the root of a trace; (12.7) has the trace of a root: the *sum* of the singular values.",
         ),
         Wrong(
             _thin(lambda a, b: (a.square().sum(0) * b.square().sum(0)).sqrt().sum()),
-            "you use the variances alone, as if the features were independent: (12.6) has the root of a matrix.",
+            "you use the variances alone, as if the features were independent: (12.7) has the root of a matrix.",
         ),
         Wrong(
             _thin(share=1.0),
-            "the last trace of (12.6) comes twice: the distance of a set to itself must be 0.",
+            "the last trace of (12.7) comes twice: the distance of a set to itself must be 0.",
         ),
         Wrong(
             _thin(lambda a, b: torch.linalg.svdvals(a.mT @ a @ b.mT @ b).sum()),

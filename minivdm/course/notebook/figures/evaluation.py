@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn import functional
 
 from minivdm.course.notebook.figures.corruptions import CORRUPTIONS, real_clips
 from minivdm.course.notebook.style import colors, figure, image
+from minivdm.data.files import load_digits
 from minivdm.measure import frechet, metrics, seams, tracks
 
 # ---- metrics -------------------------------------------------------------------------------------------------------
@@ -139,6 +141,34 @@ def standard_error(share: float, n: int) -> float:
     return math.sqrt(share * (1 - share) / n)
 
 
+# ---- copies -------------------------------------------------------------------------------------------------------
+
+
+def digits_of(split: str) -> Tensor:
+    """The digits of a split as clips of 32x32 show them, (n, 14, 14), ink in [0, 1]."""
+    pixels = load_digits(None, split).images.float() / 255
+    return functional.avg_pool2d(pixels[:, None], 2)[:, 0]
+
+
+def nearest_digit(frames: Tensor, digits: Tensor) -> tuple[Tensor, Tensor]:
+    """How far each frame is from the nearest of some digits, wherever it is and however bright, and which that is.
+
+    frames: (b, 1, h, w) in [-1, 1]. digits: (n, d, d), ink in [0, 1]. Returns (b,), 0 for a copy and 1 for nothing in
+    common, and (b,), the digits' numbers.
+    """
+    ink = (frames + 1) / 2
+    sizes = digits.flatten(1).norm(dim=1).clamp(min=1e-6)
+    agreement = functional.conv2d(ink, digits[:, None]).flatten(2).amax(-1) / sizes  # b n
+    best, which = (agreement / ink.flatten(1).norm(dim=1, keepdim=True).clamp(min=1e-6)).max(1)
+    return 1 - best.square(), which
+
+
+def placed(digits: Tensor, size: int = 32) -> Tensor:
+    """Digits (n, d, d) as a clip of one frame each, (1, n, size, size) in [-1, 1], in the middle."""
+    side = (size - digits.shape[-1]) // 2
+    return functional.pad(digits, (side,) * 4)[None] * 2 - 1
+
+
 # ---- figures -------------------------------------------------------------------------------------------------------
 
 
@@ -219,7 +249,7 @@ def draw_bias(
     fig, (left, right) = figure(1, 2, width=7.6, height=2.9)
     fine = torch.linspace(0, 1 / min(counts), 30)
     left.plot([1 / n for n in counts], white, "o", color=colors.data, label="measured")
-    left.plot(fine, 2 * fine * d * (d + 5) / 4, color=colors.exact, label="(12.7)")
+    left.plot(fine, 2 * fine * d * (d + 5) / 4, color=colors.exact, label="(12.8)")
     left.set(
         title=f"two sets of one white Gaussian, d = {d}",
         xlabel="1/k, of k draws on either side",
