@@ -1,6 +1,6 @@
 """The directions of W.A.L.T's tables 3 and 4 on Moving-MNIST: latent transformers that differ in one thing each.
 
-    python benchmarks/transformers.py train --device cuda --minutes 4          (what lesson 17 shows)
+    python benchmarks/transformers.py train --device cuda --minutes 4          (a GPU's minutes)
     python benchmarks/transformers.py train --minutes 0.5 --toy                (the same at toy size, on any machine)
 
 Clips are 17 frames of 64x64 with one digit at half the canonical speed, as latents of tokenizer-64: 5x8x8 places of 8

@@ -63,7 +63,16 @@ def test_rows_are_paired_by_seed_and_have_an_interval():
     assert half == pytest.approx(12.71 * (0.125**0.5) / 2**0.5)
     assert fig.paired(arms, "a", "b", "distance")[0] == pytest.approx(0.25)
     assert math.isnan(fig.interval([1.0])[1])
+    assert fig.gap(0.0123, 0.1) == "+0.012 ± 0.100" and fig.gap(-12.3456, math.nan) == "-12.35 (one seed)"
     assert isinstance(fig.draw_rows(arms, "b", {"loss": "loss", "distance": "distance"}), Figure)
+
+
+def test_a_race_counts_the_loss_with_the_own_estimate(tmp_path):
+    row = '{"seed": 0, "loss": [1], "loss with estimate": [2]}'
+    text = f'{{"command": "c", "hardware": "h", "clips": 4, "arms": {{"a": [{row}]}}}}'
+    (tmp_path / "races.json").write_text(text)
+    arms, words = fig.races(tmp_path / "races.json")
+    assert arms == {"a": [{"seed": 0, "loss": [2]}]} and words == "c: 4 clips a run, h"
 
 
 def test_rows_and_clips_are_read_back(tmp_path):

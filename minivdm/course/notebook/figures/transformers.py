@@ -104,6 +104,17 @@ def rows(path: Path) -> dict[str, Any]:
     return found
 
 
+def races(path: Path) -> tuple[dict[str, list[dict[str, Any]]], str]:
+    """The rows of `benchmarks/transformer_races.py`, each arm's loss as it would sample, with its own estimate if it
+    takes one; and in words what was run. Raises FileNotFoundError."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    arms = {
+        name: [{"seed": row["seed"], "loss": row.get("loss with estimate", row["loss"])} for row in several]
+        for name, several in found["arms"].items()
+    }
+    return arms, f"{found['command']}: {found['clips']} clips a run, {found['hardware']}"
+
+
 def clips(path: Path) -> dict[str, Tensor]:
     """Some clips of each arm, (n, 1, f, 32, 32) in [-1, 1], which `benchmarks/transformers.py` left beside its rows."""
     with np.load(path) as kept:
@@ -123,6 +134,12 @@ def paired(arms: Mapping[str, Sequence[Mapping[str, Any]]], one: str, two: str, 
     value = lambda row: fmean(row[measure]) if isinstance(row[measure], list) else row[measure]  # noqa: E731
     others = {row["seed"]: value(row) for row in arms[two]}
     return interval([value(row) - others[row["seed"]] for row in arms[one] if row["seed"] in others])
+
+
+def gap(mean: float, half: float) -> str:
+    """A difference with its interval, in words: three digits where it is small."""
+    digits = 3 if abs(mean) < 1 else 2
+    return f"{mean:+.{digits}f} " + ("(one seed)" if math.isnan(half) else f"± {half:.{digits}f}")
 
 
 def draw_rows(arms: Mapping[str, Sequence[Mapping[str, Any]]], base: str, measures: Mapping[str, str]) -> Figure:
