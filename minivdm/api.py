@@ -19,7 +19,8 @@ from minivdm.core import for_few_steps
 from minivdm.core.guards import BadArgument, whole
 from minivdm.data import writing
 from minivdm.networks import UNet3D
-from minivdm.systems import few_steps
+from minivdm.systems import few_steps, latent_diffusion
+from minivdm.systems.latent_diffusion import LatentDiffusion
 from minivdm.systems.text_to_video import text_to_video
 from minivdm.training import pretrained
 
@@ -27,12 +28,16 @@ from minivdm.training import pretrained
 TEMPORAL_WEIGHT = 0.75
 #: Steps of `generate`, as `sample` has them.
 STEPS = 24
+#: Steps of a latent model, as `benchmarks/train_latent.py` judges it.
+LATENT_STEPS = 48
 #: Seeds that torch.Generator takes on every device.
 LARGEST_SEED = 2**63 - 1
 
 
-def load(name: str | Path = "moving-mnist-32", device: str | torch.device = "cpu") -> pretrained.TrainedDenoiser:
-    """A trained denoiser, ready to sample.
+def load(
+    name: str | Path = "moving-mnist-32", device: str | torch.device = "cpu"
+) -> pretrained.TrainedDenoiser | LatentDiffusion:
+    """A trained denoiser, ready to sample; of latents, together with its tokenizer (`systems.latent_diffusion`).
 
     Args:
         name: weights that ship (`minivdm.available()` lists them), a .safetensors file, or the folder of a run.
@@ -41,16 +46,18 @@ def load(name: str | Path = "moving-mnist-32", device: str | torch.device = "cpu
     Raises:
         pretrained.UnknownWeights, pretrained.DamagedWeights: no such weights, or not as they were written.
     """
-    return pretrained.load(name, device)
+    latent = latent_diffusion.weights_of(name)
+    return pretrained.load(name, device) if latent is None else latent_diffusion.load(latent, device)
 
 
 def available() -> list[str]:
     """Names of the weights that ship."""
-    return pretrained.available()
+    here = [path.stem for path in latent_diffusion.WEIGHTS.parent.glob("*.json")]
+    return sorted([*pretrained.available(), *(name for name in here if latent_diffusion.weights_of(name))])
 
 
 def generate(
-    model: pretrained.TrainedDenoiser,
+    model: pretrained.TrainedDenoiser | LatentDiffusion,
     digits: Sequence[int] | None = None,
     *,
     text: str | Sequence[str] | None = None,
@@ -76,9 +83,14 @@ def generate(
         seed: the same seed makes the same clips.
         **task: further arguments of `minivdm.tasks.generate`, by name. `temporal_weight`, of the guidance towards
             frames that belong together, is 0.75 where it is not given; steps are 24, at times for few steps
-            (`core.for_few_steps`).
+            (`core.for_few_steps`). A latent model takes 48 even ones and no `temporal_weight`.
     """
     whole("count", count)
+    if isinstance(model, LatentDiffusion):
+        if text is not None or negative is not None or few is not None:
+            raise BadArgument("model: expected one of pixels for text, negative and few, got a latent one")
+        asked = _asked(tasks.generate, model, digits, weight, seed, {"steps": LATENT_STEPS, **task})
+        return model.sample(count=count, **asked)
     if text is not None or negative is not None:
         if text is None or digits is not None or few is not None:
             raise BadArgument("text: expected without digits and few, and with any negative")
@@ -177,7 +189,7 @@ def save_gif(video: Tensor, path: str | Path, **options: Any) -> Path:
 
 def _asked(
     function: Callable[..., Any],
-    model: pretrained.TrainedDenoiser,
+    model: pretrained.TrainedDenoiser | LatentDiffusion,
     digits: Sequence[int] | None,
     weight: float | None,
     seed: int,
@@ -204,7 +216,7 @@ def _asked(
     return found
 
 
-def _labels(model: pretrained.TrainedDenoiser) -> int:
+def _labels(model: pretrained.TrainedDenoiser | LatentDiffusion) -> int:
     """How many classes the model knows."""
     classes = getattr(getattr(model, "config", None), "labels", 10)
     if not classes:

@@ -39,6 +39,16 @@ def load_tokenizer(device: str | torch.device = "cpu") -> Tokenizer:
     return load_shipped(WEIGHTS, Tokenizer, "benchmarks/train_tokenizer.py", device)
 
 
+def weights_of(name: str | Path) -> Path | None:
+    """The file with a latent model that a name, or the path of a .safetensors file, stands for; None for all others."""
+    path = Path(name) if str(name).endswith(".safetensors") else WEIGHTS.parent / f"{name}.safetensors"
+    try:
+        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return path if isinstance(card, dict) and "tokenizer" in card else None
+
+
 def load(path: str | Path = LATENT, device: str | torch.device = "cpu") -> LatentDiffusion:
     """The latent model that `benchmarks/train_latent.py` wrote to `path`, with its tokenizer.
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+import minivdm
 from minivdm import tasks
 from minivdm.core import CosineSchedule, Denoiser, sample
 from minivdm.core.guards import BadArgument, BadFile
@@ -94,6 +95,17 @@ def test_written_weights_make_clips(written):
     assert model.denoiser.schedule.shift == -1.0 and not model.denoiser.training
     made = model.sample(torch.eye(10)[:1], steps=2, weight=1.0, generator=torch.Generator().manual_seed(0))
     assert made.shape == (1, 1, 17, 64, 64) and made.abs().max() <= 1
+
+
+def test_the_packages_own_functions_take_it(written):
+    model = minivdm.load(written[0])
+    assert isinstance(model, LatentDiffusion)
+    made = minivdm.generate(model, [3], count=2, seed=5, steps=2)
+    labels, dice = tasks.multi_hot([3]), torch.Generator().manual_seed(5)
+    assert torch.equal(made, model.sample(labels, count=2, steps=2, weight=1.0, generator=dice))
+    with pytest.raises(BadArgument, match="got a latent one"):
+        minivdm.generate(model, text="a three")
+    assert "moving-mnist-32" in minivdm.available() and "tokenizer-64" not in minivdm.available()
 
 
 def test_latents_of_another_tokenizer_are_refused(written):
