@@ -45,30 +45,25 @@ def test_thresholding_as_shown():
     assert float(rows["thresholded from -1"].min()) == -1 and float(rows["thresholded from -1"].max()) <= 1 + 1e-6
 
 
-FOUND = {
-    "rows": {
-        "single": {"legible": [0.5, 0.4, 0.6]},
-        "ssr of made clips, no augmentation": {"legible": [0.2, 0.1, 0.3]},
-        "ssr of made clips, log-SNR 6": {"legible": [0.3, 0.2, 0.4]},
-        "ssr of made clips, log-SNR -2": {"legible": [0.6, 0.5, 0.7]},
-    },
-    "from true clips": {
-        "true, log-SNR 6": {"legible": [0.9, 0.8, 1.0]},
-        "noisy, log-SNR 6": {"legible": [0.1, 0, 0.2]},
-    },
+ROWS = {
+    "single": {"legible": [0.5, 0.4, 0.6]},
+    "made, no augmentation": {"legible": [0.2, 0.1, 0.3]},
+    "made, log-SNR 6": {"legible": [0.3, 0.2, 0.4]},
+    "made, log-SNR -2": {"legible": [0.6, 0.5, 0.7]},
+    "true, log-SNR 6": {"legible": [0.9, 0.8, 1.0]},
 }
 
 
 def test_a_sweep_finds_its_rows_and_tables_their_cells():
-    assert fig.sweep(FOUND, "made", "legible") == {6.0: [0.3, 0.2, 0.4], -2.0: [0.6, 0.5, 0.7]}
-    assert fig.sweep(FOUND, "true", "legible") == {6.0: [0.9, 0.8, 1.0]}
-    head, first, *_ = fig.lines(FOUND["rows"], ["legible", "rigidity"])
+    assert fig.sweep(ROWS, "made", "legible") == {6.0: [0.3, 0.2, 0.4], -2.0: [0.6, 0.5, 0.7]}
+    assert fig.sweep(ROWS, "true", "legible") == {6.0: [0.9, 0.8, 1.0]}
+    head, first, *_ = fig.lines(ROWS, ["legible", "rigidity"])
     assert "legible" in head and "0.50 (0.40 to 0.60)" in first and first.startswith("single")
     assert fig.kept("nothing that was measured") is None and not fig.ships("nothing")
 
 
 @pytest.mark.parametrize("draw", [
-    fig.draw_cascade, lambda: fig.draw_sweep(FOUND, "legible"), lambda: fig.draw_sweep(FOUND, "legible", ["made"]),
+    fig.draw_cascade, lambda: fig.draw_sweep(ROWS, "legible"), lambda: fig.draw_sweep(ROWS, "legible", ["made"]),
     lambda: fig.draw_turns({name: fig.points_of(name, 4, 20) for name in ("constant 1", "in turn")}),
 ])  # fmt: skip
 def test_drawings_are_made(draw):

@@ -171,33 +171,32 @@ def _figure(value: float | Sequence[float]) -> str:
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def sweep(found: Mapping[str, Any], of: str, column: str) -> dict[float, list[float]]:
-    """A figure with its interval for each level at which the small clips were given: log-SNR -> (value, low, high).
+def sweep(rows: Mapping[str, Mapping[str, Any]], source: str, column: str) -> dict[float, list[float]]:
+    """A figure with its interval for each level at which small clips were given: log-SNR -> (value, low, high).
 
-    of: "made", what base and TSR made, or "true" and "noisy", test clips.
+    source: what the names of the rows begin with, such as "made" in "made, log-SNR 4".
     """
-    rows = found["rows"] if of == "made" else found["from true clips"]
-    start = "ssr of made clips, " if of == "made" else f"{of}, "
-    levels = {key.removeprefix(f"{start}log-SNR "): row for key, row in rows.items() if key.startswith(f"{start}log")}
-    return {float(level): row[column] for level, row in levels.items() if column in row}
+    start = f"{source}, log-SNR "
+    return {
+        float(k.removeprefix(start)): row[column] for k, row in rows.items() if k.startswith(start) and column in row
+    }
 
 
-def draw_sweep(found: Mapping[str, Any], column: str, sources: Sequence[str] = ("made", "true")) -> Figure:
+def draw_sweep(rows: Mapping[str, Mapping[str, Any]], column: str, sources: Sequence[str] = ("made", "true")) -> Figure:
     """A measured figure over the log-SNR of the condition, for small clips of several sources; without augmentation
-    as a dashed level."""
-    made, axes = figure(1, len(sources), width=7.6, height=3.0)
-    for one, of in zip(axes if len(sources) > 1 else [axes], sources, strict=True):
-        points = sweep(found, of, column)
+    as a dashed level with its interval."""
+    made, axes = figure(1, len(sources), width=2.0 + 2.8 * len(sources), height=3.0, sharey=True)
+    for one, source in zip(axes if len(sources) > 1 else [axes], sources, strict=True):
+        points = sweep(rows, source, column)
         levels = sorted(points, reverse=True)
         value, low, high = (torch.tensor([points[level][k] for level in levels]) for k in range(3))
-        one.errorbar(levels, value, torch.stack([value - low, high - value]), fmt="o-", color=colors.data, capsize=3,
-                     label="with augmentation")  # fmt: skip
-        rows = found["rows"] if of == "made" else found["from true clips"]
-        plain = rows.get("ssr of made clips, no augmentation" if of == "made" else f"{of}, no augmentation", {})
+        ends = torch.stack([value - low, high - value]).clamp(min=0)
+        one.errorbar(levels, value, ends, fmt="o-", color=colors.data, capsize=3, label="with augmentation")
+        plain = rows.get(f"{source}, no augmentation", {})
         if column in plain:
             one.axhline(plain[column][0], color=colors.eps, ls="--", label="without")
             one.axhspan(*plain[column][1:], color=colors.eps, alpha=0.15, lw=0)
-        one.set(xlabel="log-SNR of the small clip", title=f"small clips: {of}", xlim=(6.5, -2.5))
-        one.legend(fontsize=8)
+        one.set(xlabel="log-SNR of the small clip", title=f"small clips: {source}", xlim=(6.5, -2.5))
+    (axes[0] if len(sources) > 1 else axes).legend(fontsize=8)
     made.supylabel(column)
     return made
