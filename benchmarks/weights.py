@@ -6,9 +6,9 @@
 
 Generates clips without labels, and with every digit asked for equally often at guidance w = 0, 1 and 2, and some of it
 with guidance towards frames that belong together (w_f), and reads them with the digit reader of `minivdm.measure`; real
-test clips go through the same reader as the yardstick. Each finished row is written at once, into the weights' card and
-benchmarks/results/weights.json, and the README's table to benchmarks/results/weights.md (`make tables` copies it);
---row measures one row alone, anew; --times few writes results/weights_few.json and .md in their place, and no card.
+test clips go through the same reader as the yardstick. Each finished row is written at once, as JSON and as a table of
+the README, to benchmarks/results/weights.* (`make tables` copies it), or weights_few.* for --times few, which also go
+into the weights' card; --row measures one row alone, anew.
 """
 
 import argparse
@@ -131,10 +131,10 @@ def table(name: str, figures: dict) -> str:
 
 
 def write(name: str, figures: dict, times: str) -> None:
-    """JSON and table, with the rows in their order; and the card, for the times at which most is measured."""
+    """JSON and table, with the rows in their order; and the card, for the times at which `sample` takes its steps."""
     order = [REAL, *ROWS]
     figures["rows"] = dict(sorted(figures["rows"].items(), key=lambda item: order.index(item[0])))
-    if times == "even":
+    if times == "few":
         exports.annotate(name, figures)
     write_json(results(times), figures)
     results(times).with_suffix(".md").write_text(table(name, figures), encoding="utf-8")
