@@ -66,7 +66,8 @@ def calls(material: dict[str, str]) -> Iterator[Call]:
             yield Call((*base[command], option), "refused")  # without its value
             for value in VALUES:
                 yield Call((*base[command], f"{option}={value}"))
-        yield Call(tuple(base[command]), "done")
+        # No stages of a cascade ship: a right line names what is missing.
+        yield Call(tuple(base[command]), "refused" if command == "cascade" else "done")
     for field in dataclasses.fields(Recipe):
         for value in SETTINGS:
             yield Call((*base["train"], "--set", f"{field.name}={value}"))
@@ -110,6 +111,7 @@ def bases(material: dict[str, str]) -> dict[str, list[str]]:
         "extend": ["extend", "--frames", "5", *sampled],
         "interpolate": ["interpolate", "--between", "1", *sampled],
         "upscale": ["upscale", *sampled],
+        "cascade": ["cascade", "--labels", "3", "--steps", "1", "--out", "new.gif"],
         "recipes": ["recipes"],
         "export": ["export", run, "--to", "weights"],
         "progress": ["progress", run, "--steps", "1", "--digits", "1", "--to", "weights"],
