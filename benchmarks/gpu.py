@@ -124,8 +124,10 @@ def matrix_rate(device: torch.device, side: int) -> float:
 
 
 def in_mode(recipe: Recipe, mode: str) -> Recipe:
-    """The recipe whose steps run in a mode: "graphs" are recorded kernels, which leave no launches to wait for."""
-    return dataclasses.replace(recipe, compile=mode == "compiled", graphs=mode == "graphs")
+    """The recipe whose steps run in a mode: "graphs" are recorded kernels, which leave no launches to wait for; a
+    student's are launched all the same (see `Recipe.graphs`)."""
+    graphs = mode == "graphs" and recipe.objective == "denoising"
+    return dataclasses.replace(recipe, compile=mode == "compiled", graphs=graphs)
 
 
 def speed(recipe: Recipe, device: torch.device, mode: str, steps: int, teacher: Path | None = None) -> dict[str, float]:
@@ -237,8 +239,6 @@ def earlier(name: str, out: Path) -> Path | None:
 def train(plan: Plan, seconds: float, device: torch.device, report: Report, mode: str, toy: bool) -> None:
     """One set of weights in `seconds`: speed, training, export, clips, figures."""
     begun, out, name = time.monotonic(), report.out, plan.recipe.name
-    if plan.recipe.objective != "denoising" and mode == "graphs":
-        mode = "eager"  # what a teacher is asked depends on values, at which no recording looks
     after = 2 if toy else 15  # seconds of what comes after the training
     teacher = earlier(plan.recipe.teacher, out)
     recipe = planned(plan, seconds - after, device, mode, toy, teacher)
@@ -253,6 +253,7 @@ def train(plan: Plan, seconds: float, device: torch.device, report: Report, mode
             for file in Path(exported).iterdir():
                 (out / file.name).write_bytes(file.read_bytes())
         state = checkpoints.load(run / "checkpoints")
+    mode = "graphs" if recipe.graphs else "compiled" if recipe.compile else "eager"
     report.say(name, {"mode": mode, "clips": state[1]["clips"] if state else 0, "seconds": time.monotonic() - begun})
     rows, shown = judged(out / f"{name}.safetensors", device, 4 if toy else 64, 4 if toy else 32)
     writing.save(shown, out / f"{name}.gif")

@@ -3,12 +3,15 @@
 On an NVIDIA GPU a step runs in bf16 and is recorded once (`minivdm.training.graphs`); nothing in it waits.
 """
 
+import argparse
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
+import devices
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +23,21 @@ from minivdm.training import muon
 from minivdm.training.graphs import Recorded
 
 Draw = Callable[[int], dict[str, Tensor]]
+
+
+def arguments(parser: argparse.ArgumentParser, stages: Iterable[str], out: Path, clips: int) -> None:
+    """What the scripts that train such a system are told alike."""
+    parser.add_argument("--minutes", type=float, default=5.0, help="of everything")
+    parser.add_argument("--out", type=Path, default=out)
+    parser.add_argument("--stages", nargs="*", choices=tuple(stages), default=list(stages), help="to train")
+    parser.add_argument("--batch", type=int, help="clips of a step, by default what fills the device")
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--clips", type=int, default=clips, help="for each row of figures")
+    parser.add_argument("--steps", type=int, default=24, help="of sampling, for each stage")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--anew", action="store_true", help="start from nothing, whatever lies in --out")
+    parser.add_argument("--eager", action="store_true", help="do not record steps on a GPU")
+    devices.argument(parser)
 
 
 def open_low(network: nn.Module) -> None:
@@ -73,17 +91,12 @@ def train(
         loss.backward()
         return loss.detach()
 
-    recorded = Recorded(gradients, weights)
+    learn = Recorded(gradients, weights, eager)
     begun, step, losses = time.monotonic(), 0, torch.zeros(2, device=device)
     clips = 0
     while (spent := (time.monotonic() - begun) / seconds) < 1:
         given = draw(step)
-        if eager or device.type != "cuda":
-            for p in weights:
-                p.grad = None
-            loss = gradients(**given)
-        else:
-            loss = recorded(**given)
+        loss = learn(**given)
         nn.utils.clip_grad_norm_(weights, 1.0)
         rate = lr * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * spent)))
         for stepper in steppers:
@@ -111,7 +124,7 @@ def recorded(
     make: Callable[[Tensor], tuple[Tensor, ...]], device: torch.device, eager: bool = False
 ) -> Callable[[int, int], tuple[Tensor, ...]]:
     """(first, count) -> what `make` makes of these indices; recorded on a GPU. It holds until the next call."""
-    made = (lambda index: make(index)) if eager else Recorded(lambda index: make(index))
+    made = Recorded(lambda index: make(index), eager=eager)
 
     def of(first: int, count: int) -> tuple[Tensor, ...]:
         return made(index=torch.arange(first, first + count, device=device))

@@ -220,19 +220,9 @@ def measured(args: argparse.Namespace, device: torch.device, made: dict[str, Den
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=5.0, help="of everything")
-    parser.add_argument("--out", type=Path, default=Path("runs/cascade"))
-    parser.add_argument("--stages", nargs="*", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--batch", type=int, help="clips of a step, by default what fills the device")
-    parser.add_argument("--lr", type=float, default=3e-3)
+    staged.arguments(parser, PARTS, Path("runs/cascade"), clips=256)
     parser.add_argument("--judging", type=float, default=45.0, help="seconds of the minutes that are for the figures")
-    parser.add_argument("--clips", type=int, default=256, help="for each row of figures")
-    parser.add_argument("--steps", type=int, default=24, help="of sampling, for each stage")
     parser.add_argument("--weight", type=float, default=1.0, help="of guidance in sampling")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--anew", action="store_true", help="start from nothing, whatever lies in --out")
-    parser.add_argument("--eager", action="store_true", help="do not record steps on a GPU")
-    devices.argument(parser)
     args = parser.parse_args()
     device, begun = devices.chosen(args), time.monotonic()
     args.command = f"python benchmarks/train_cascade.py --minutes {args.minutes:g}{devices.words(device)}"

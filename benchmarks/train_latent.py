@@ -42,6 +42,7 @@ from minivdm.networks import Tokenizer, Transformer, UNet3D
 from minivdm.systems import show_1, walt
 from minivdm.systems.latent_diffusion import LatentDiffusion, encode_all, load_tokenizer
 from minivdm.training import monitor, pretrained
+from minivdm.training.graphs import Recorded
 from minivdm.training.muon import Muon, split
 
 SHAPE = (1, 17, 64, 64)
@@ -69,20 +70,16 @@ def clips(args: argparse.Namespace, device: torch.device, split: str = "train") 
 
 
 class Pass:
-    """A forward and a backward pass on tensors that stay where they are, so that a graph can replay it.
+    """A forward and a backward pass, recorded on a GPU unless `eager`.
 
     Every second sample has the network's own estimate at the same noise as its condition, if it takes one.
     """
 
-    def __init__(self, model: Denoiser, shape: tuple[int, ...], batch: int, device: torch.device, bf16: bool) -> None:
+    def __init__(self, model: Denoiser, device: torch.device, bf16: bool, eager: bool = False) -> None:
         self.model, self.device, self.bf16 = model, device, bf16
         config: dict[str, Any] = model.network.config  # type: ignore[union-attr, assignment]
-        self.estimates, takes_known = bool(config.get("self_conditioning")), bool(config.get("frames_known"))
-        self.x, self.noise = (torch.zeros(batch, *shape, device=device) for _ in range(2))
-        self.labels, self.t = torch.zeros(batch, 10, device=device), torch.full((batch,), 0.5, device=device).double()
-        self.known = torch.zeros(batch, shape[0] + 1, *shape[1:], device=device) if takes_known else None
-        self.replay: Callable[[], None] | None = None
-        self.loss = torch.zeros((), device=device)
+        self.estimates, self.takes_known = bool(config.get("self_conditioning")), bool(config.get("frames_known"))
+        self.learn = Recorded(self.gradients, list(model.parameters()), eager)
 
     def draw(self, x: Tensor, labels: Tensor, drop: float = 0.15, prediction: float = 0.25) -> None:
         """What this step learns from: clips, times, noise, labels of which a share is dropped, frames that are given.
@@ -90,56 +87,34 @@ class Pass:
         Nothing here waits for the device.
         """
         b = len(x)
-        self.x.copy_(x)
-        self.noise.normal_()
-        self.t.copy_(stratified_times(b, self.model.schedule, device=self.device))
-        self.labels.copy_(labels * (torch.rand(b, 1, device=self.device) >= drop))
-        if self.known is not None:
+        self.x, self.noise = x, torch.randn_like(x)
+        self.t = stratified_times(b, self.model.schedule, device=self.device)
+        self.labels = labels * (torch.rand(b, 1, device=self.device) >= drop)
+        self.conditions = {"labels": self.labels}
+        if self.takes_known:
             u = torch.rand(b, 1, device=self.device)
             count = torch.where(u < prediction / 2, 1, 2) * (u < prediction)  # 1 or 2 frames, for this share of clips
             mask = (torch.arange(x.shape[2], device=self.device) < count).float()[:, None, :, None, None]
-            self.known[:, :-1] = x * mask
-            self.known[:, -1:] = mask
+            self.known = torch.cat((x * mask, mask.expand(b, 1, *x.shape[2:])), 1)
+            self.conditions["known"] = self.known
 
-    def run(self) -> None:
-        """Gradients, and the loss."""
-        given: dict[str, Any] = {"labels": self.labels}
-        if self.known is not None:
-            given["known"] = self.known
+    def gradients(self, x: Tensor, noise: Tensor, t: Tensor, **given: Tensor) -> Tensor:
+        """The loss, whose gradients are left behind."""
         half = lambda: torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)  # noqa: E731
         if self.estimates:
             with torch.no_grad(), half():
-                z = diffuse(self.x[::2], self.t[::2], self.model.schedule, self.noise[::2])
-                seen = self.model(z, self.t[::2], **{name: value[::2] for name, value in given.items()})
-                estimate = torch.zeros_like(self.x)
+                z = diffuse(x[::2], t[::2], self.model.schedule, noise[::2])
+                seen = self.model(z, t[::2], **{name: value[::2] for name, value in given.items()})
+                estimate = torch.zeros_like(x)
                 estimate[::2] = seen if self.model.bounds is None else seen.clamp(*self.model.bounds)
             given["estimate"] = estimate
         with half():  # another one: weights cast without gradient are not to be used again
-            found = self.model.loss(self.x, label_drop=0.0, t=self.t, noise=self.noise, **given).mean
+            found = self.model.loss(x, label_drop=0.0, t=t, noise=noise, **given).mean  # type: ignore[arg-type]
         found.backward()
-        self.loss.copy_(found.detach())
-
-    def capture(self) -> None:
-        """One graph in place of a thousand launches. Gradients are then written anew at every replay."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self.model.zero_grad(set_to_none=True)
-                self.run()
-        torch.cuda.current_stream().wait_stream(side)
-        self.model.zero_grad(set_to_none=True)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.run()
-        self.replay = graph.replay
+        return found.detach()
 
     def __call__(self) -> None:
-        if self.replay is not None:
-            self.replay()
-        else:
-            self.model.zero_grad(set_to_none=True)
-            self.run()
+        self.loss = self.learn(x=self.x, noise=self.noise, t=self.t, **self.conditions)
 
 
 @torch.no_grad()
@@ -172,19 +147,18 @@ def train(args: argparse.Namespace, device: torch.device) -> tuple[Denoiser, dic
         card["goes on from"] = {name: old.get(name) for name in ("command", "clips", "minutes", "goes on from")}
     model = denoiser(net, args.model)
     average = copy.deepcopy(model).eval().requires_grad_(False)
-    data, shape, tokenizer = clips(args, device), SHAPE, None
+    data, tokenizer = clips(args, device), None
     if args.model == "transformer":
         tokenizer = load_tokenizer(device)
-        shape = tokenizer.latent_shape(SHAPE)
         latents, labels = cached(tokenizer, data, args.cache, 0.1 * total, part)
         card |= {"clips encoded": len(latents), "seconds of encoding": round(time.monotonic() - begun, 1)}
         print(card, "root mean square by channel", latents.square().mean((0, 2, 3, 4)).sqrt().tolist(), flush=True)
-    step = Pass(model, shape, args.batch, device, args.bf16 if device.type == "cpu" else True)
+    step = Pass(model, device, args.bf16 if device.type == "cpu" else True, args.eager)
     hidden, rest = split(net)
     optimizers = [Muon(hidden, lr=args.lr), torch.optim.AdamW(rest, lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01)]
     ours: list[Tensor] = [*average.parameters()]
     theirs: list[Tensor] = [*model.parameters()]
-    card |= {"mode": "eager"}
+    card |= {"mode": "captured graph" if device.type == "cuda" and not args.eager else "eager"}
     rows, i, saved = [], 0, 0.0
     recent = torch.zeros((), device=device)
     while (share := (time.monotonic() - begun) / total) < 1:
@@ -194,14 +168,15 @@ def train(args: argparse.Namespace, device: torch.device) -> tuple[Denoiser, dic
         else:
             some = torch.randint(len(latents), (args.batch,), device=device)
             step.draw(latents[some], labels[some])
-        if i == 0 and device.type == "cuda" and not args.eager:
-            try:
-                step.capture()
-                card["mode"] = "captured graph"
-            except Exception as error:  # the plain step takes longer, and works
-                card["mode"] = f"eager, as capturing failed: {type(error).__name__}: {str(error)[:200]}"
+        try:
+            step()
+        except Exception as error:
+            if i or step.learn.eager or device.type != "cuda":
+                raise
+            card["mode"] = f"eager, as recording failed: {type(error).__name__}: {str(error)[:200]}"
             print(card["mode"], flush=True)
-        step()
+            step.learn.eager = True  # the plain step takes longer, and works
+            step()
         torch.nn.utils.clip_grad_norm_(theirs, 1.0)
         for optimizer in optimizers:
             for group in optimizer.param_groups:

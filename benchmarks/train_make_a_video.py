@@ -318,18 +318,8 @@ def enlarged(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=5.0, help="of everything")
-    parser.add_argument("--out", type=Path, default=Path("runs/make-a-video"))
-    parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES), help="to train; others are read")
-    parser.add_argument("--batch", type=int, help="clips of a step, by default what fills the device")
-    parser.add_argument("--lr", type=float, default=3e-3)
+    staged.arguments(parser, STAGES, Path("runs/make-a-video"), clips=240)
     parser.add_argument("--judging", type=float, default=60.0, help="seconds of the minutes that are for the figures")
-    parser.add_argument("--clips", type=int, default=240, help="for each row of figures")
-    parser.add_argument("--steps", type=int, default=24, help="of sampling, for each part")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--anew", action="store_true", help="start from nothing, whatever lies in --out")
-    parser.add_argument("--eager", action="store_true", help="do not record steps on a GPU")
-    devices.argument(parser)
     args = parser.parse_args()
     device, begun = devices.chosen(args), time.monotonic()
     args.command = f"python benchmarks/train_make_a_video.py --minutes {args.minutes:g}{devices.words(device)}"

@@ -30,20 +30,21 @@ class Recorded:
 
     The function must do the same at each call: no random numbers, no look at values, no tensors of the CPU. What it
     returns lies in the same memory at every call, so a result holds until the next one. On a device other than an
-    NVIDIA GPU the function itself is called.
+    NVIDIA GPU, or where `eager`, the function itself is called.
 
     Args:
         function: called with tensors by name; returns tensors in any form.
         params: whose gradients it makes. They are overwritten at each call, not added up, and must not be set to None
             between calls.
+        eager: whether nothing is recorded.
     """
 
-    def __init__(self, function: Callable[..., Any], params: Sequence[Tensor] = ()) -> None:
-        self.function, self.params = function, list(params)
+    def __init__(self, function: Callable[..., Any], params: Sequence[Tensor] = (), eager: bool = False) -> None:
+        self.function, self.params, self.eager = function, list(params), eager
         self.recordings: dict[Any, _Recording] = {}
 
     def __call__(self, **given: Tensor) -> Any:
-        if not all(value.is_cuda for value in given.values()):
+        if self.eager or not all(value.is_cuda for value in given.values()):
             self._forget()
             return self.function(**given)
         key = tuple((name, value.shape, value.dtype) for name, value in given.items())

@@ -134,8 +134,10 @@ class Recipe:
         between("weight_decay", self.weight_decay, 0, 100)
         for name, values in {"ema_decay": (self.ema_decay,), "betas": self.betas}.items():
             require(all(0 <= value < 1 for value in values), name, "values in [0, 1)", getattr(self, name))
-        alone = not self.graphs or (self.accumulate == 1 and not self.compile)
-        require(alone, "graphs", "false, as accumulate is not 1 or compile is true", self.graphs)
+        # What a teacher is asked depends on values, at which no recording looks.
+        alone = self.accumulate == 1 and not self.compile and self.objective == "denoising"
+        words = "false, as accumulate is not 1, compile is true or there is a teacher"
+        require(alone or not self.graphs, "graphs", words, self.graphs)
         rising = all(a < b for a, b in zip((0, *self.milestones), self.milestones, strict=False))
         require(rising, "milestones", "rising numbers of clips, from 1", self.milestones)
         require(bool(self.name) and not set(self.name) & set("/\\\0") and self.name[0] != ".", "name",

@@ -28,7 +28,7 @@ def step(script):
     model = script.denoiser(script.network(args), "transformer")
     for p in model.parameters():  # a network that says something
         p.data += 0.05 * torch.randn_like(p)
-    made = script.Pass(model, SHAPE, 64, torch.device("cpu"), bf16=False)
+    made = script.Pass(model, torch.device("cpu"), bf16=False)
     made.draw(torch.randn(64, *SHAPE), torch.eye(10)[torch.arange(64) % 10])
     return made
 

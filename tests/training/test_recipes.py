@@ -79,6 +79,7 @@ def test_trapezoid_is_constant_and_then_a_line():
     (["seed=1e23"], "seed"), (["data=movies"], "did you mean|there are"), (["path=x"], "path"),
     (["schedule=vp"], "schedule"), (["times=[1]"], "times"), (["times=[1,0]"], "times"), (["keep=-1"], "keep"),
     (["graphs=true", "accumulate=2"], "graphs"), (["graphs=true", "compile=true"], "graphs"),
+    (["graphs=true", "objective=progressive"], "graphs"),
     (["schedule=flow", "shift=1"], "shift"), (["conditions={\"text\":0.1}"], "condition"), (["name=a/b"], "name"),
     (["conditions.labels=2"], "conditions.labels"), (["name=..", ], "name"), (["motion=fast"], "motion"),
     (["clips=0"], "clips"), (["ema_decay=NaN"], "ema_decay"), (["speed=1e9"], "speed"), (["compile=1"], "compile"),
