@@ -12,7 +12,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "minivdm"
 #: In reading order, as in tests/test_frame.py. Folders with many short files of one kind are one line.
-ROOMS = ("core", "networks", "exact", "data", "measure", "tasks", "training", "systems", "api.py", "course", "cli")
+ROOMS = (
+    "guards.py",
+    "core",
+    "networks",
+    "exact",
+    "data",
+    "measure",
+    "tasks",
+    "training",
+    "systems",
+    "api.py",
+    "course",
+    "cli",
+)
 AT_A_GLANCE = {"course/notebook/figures", "course/notebook", "course/checks"}
 WIDTH = 118
 SECTION = re.compile(r"(<!-- tree -->\n).*?(<!-- /tree -->)", re.S)

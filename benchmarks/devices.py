@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import time
 
 import torch
 
@@ -20,6 +21,17 @@ def chosen(args: argparse.Namespace) -> torch.device:
     elif not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(os.cpu_count() or 1)
     return torch.device(args.device)
+
+
+def clock(device: torch.device | str) -> float:
+    """Seconds by which trainings are held equal: those of work on a CPU, where other programs take turns with this one
+    (so with one thread), and of the wall beside a GPU."""
+    return time.process_time() if torch.device(device).type == "cpu" else time.monotonic()
+
+
+def bf16(args: argparse.Namespace, device: torch.device) -> torch.autocast:
+    """Half precision in training: always on a GPU, on a CPU with `--bf16`, which pays where it has units for it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or args.bf16, cache_enabled=False)
 
 
 def batch(device: torch.device | str) -> int:

@@ -7,8 +7,9 @@
 Clips are 17 frames of 64x64 with one digit at half the canonical speed (--speed 3.6 is the canonical one, --digits 2
 for two). The transformer sees their latents, encoded on the device in the first tenth of the minutes at most, which
 count; the U-Net sees clips made as it goes. Both predict v, have their own estimate in half of the samples, Muon and
-an average of weights; where a GPU is, forward and backward pass are one captured graph (--eager: not). After the
-minutes, which are wall time, come clips at each --w and their judgement, a minute or less.
+an average of weights; where a GPU is, forward and backward pass are one captured graph (--eager: not). Minutes are
+those of work on a CPU (one thread, so OMP_NUM_THREADS=1), of the wall beside a GPU; clips at each --w and their
+judgement come after them.
 
 Into --out: latent-64 or pixels-64.{safetensors,json,gif}, which a further run goes on from, and latent.json, the table.
 A quarter of the latent clips has its first one or two latent frames given, so that the transformer can go on from a
@@ -19,7 +20,6 @@ import argparse
 import copy
 import hashlib
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,11 @@ class Pass:
     Every second sample has the network's own estimate at the same noise as its condition, if it takes one.
     """
 
-    def __init__(self, model: Denoiser, device: torch.device, bf16: bool, eager: bool = False) -> None:
-        self.model, self.device, self.bf16 = model, device, bf16
+    def __init__(self, model: Denoiser, args: argparse.Namespace, device: torch.device) -> None:
+        self.model, self.device, self.args = model, device, args
         config: dict[str, Any] = model.network.config  # type: ignore[union-attr, assignment]
         self.estimates, self.takes_known = bool(config.get("self_conditioning")), bool(config.get("frames_known"))
-        self.learn = Recorded(self.gradients, list(model.parameters()), eager)
+        self.learn = Recorded(self.gradients, list(model.parameters()), args.eager)
 
     def draw(self, x: Tensor, labels: Tensor, drop: float = 0.15, prediction: float = 0.25) -> None:
         """What this step learns from: clips, times, noise, labels of which a share is dropped, frames that are given.
@@ -100,15 +100,14 @@ class Pass:
 
     def gradients(self, x: Tensor, noise: Tensor, t: Tensor, **given: Tensor) -> Tensor:
         """The loss, whose gradients are left behind."""
-        half = lambda: torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)  # noqa: E731
         if self.estimates:
-            with torch.no_grad(), half():
+            with torch.no_grad(), devices.bf16(self.args, self.device):
                 z = diffuse(x[::2], t[::2], self.model.schedule, noise[::2])
                 seen = self.model(z, t[::2], **{name: value[::2] for name, value in given.items()})
                 estimate = torch.zeros_like(x)
                 estimate[::2] = seen if self.model.bounds is None else seen.clamp(*self.model.bounds)
             given["estimate"] = estimate
-        with half():  # another one: weights cast without gradient are not to be used again
+        with devices.bf16(self.args, self.device):
             found = self.model.loss(x, label_drop=0.0, t=t, noise=noise, **given).mean  # type: ignore[arg-type]
         found.backward()
         return found.detach()
@@ -118,13 +117,14 @@ class Pass:
 
 
 @torch.no_grad()
-def cached(tokenizer: Tokenizer, data: MovingMNIST, most: int, seconds: float, part: int) -> tuple[Tensor, Tensor]:
-    """Latents and labels of the first clips, as many as that time allows, `most` at most."""
-    begun, device = time.monotonic(), data.device
+def cached(tokenizer: Tokenizer, data: MovingMNIST, most: int, args: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    """Latents and labels of the first clips, as many as a tenth of the time allows, `most` at most."""
+    begun, device = devices.clock(data.device), data.device
+    seconds, part = 6 * args.minutes, min(args.batch, 256)
     rows: list[tuple[Tensor, Tensor]] = []
-    while len(rows) * part < most and (len(rows) < 2 or time.monotonic() - begun < seconds):
+    while len(rows) * part < most and (len(rows) < 2 or devices.clock(device) - begun < seconds):
         found = data.clips(torch.arange(len(rows) * part, (len(rows) + 1) * part))
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with devices.bf16(args, device):
             latents = encode_all(tokenizer, found.video, part)
         rows.append((latents.float(), found.labels))
         if device.type == "cuda":
@@ -133,9 +133,9 @@ def cached(tokenizer: Tokenizer, data: MovingMNIST, most: int, seconds: float, p
 
 
 def train(args: argparse.Namespace, device: torch.device) -> tuple[Denoiser, dict[str, Any]]:
-    """Minutes of wall time; the average of the weights, and the card so far."""
+    """Minutes of training; the average of the weights, and the card so far."""
     torch.manual_seed(args.seed)
-    begun, total, part = time.monotonic(), 60 * args.minutes, min(args.batch, 256)
+    begun, total = devices.clock(device), 60 * args.minutes
     file, before = args.out / f"{NAMES[args.model]}.safetensors", 0
     net = network(args).to(device)
     card: dict[str, Any] = {"speed": args.speed, "digits": args.digits, "batch": args.batch}
@@ -150,10 +150,10 @@ def train(args: argparse.Namespace, device: torch.device) -> tuple[Denoiser, dic
     data, tokenizer = clips(args, device), None
     if args.model == "transformer":
         tokenizer = load_tokenizer(device)
-        latents, labels = cached(tokenizer, data, args.cache, 0.1 * total, part)
-        card |= {"clips encoded": len(latents), "seconds of encoding": round(time.monotonic() - begun, 1)}
+        latents, labels = cached(tokenizer, data, args.cache, args)
+        card |= {"clips encoded": len(latents), "seconds of encoding": round(devices.clock(device) - begun, 1)}
         print(card, "root mean square by channel", latents.square().mean((0, 2, 3, 4)).sqrt().tolist(), flush=True)
-    step = Pass(model, device, args.bf16 if device.type == "cpu" else True, args.eager)
+    step = Pass(model, args, device)
     hidden, rest = split(net)
     optimizers = [Muon(hidden, lr=args.lr), torch.optim.AdamW(rest, lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01)]
     ours: list[Tensor] = [*average.parameters()]
@@ -161,7 +161,7 @@ def train(args: argparse.Namespace, device: torch.device) -> tuple[Denoiser, dic
     card |= {"mode": "captured graph" if device.type == "cuda" and not args.eager else "eager"}
     rows, i, saved = [], 0, 0.0
     recent = torch.zeros((), device=device)
-    while (share := (time.monotonic() - begun) / total) < 1:
+    while (share := (devices.clock(device) - begun) / total) < 1:
         if tokenizer is None:
             found = data.clips(torch.arange(args.batch) + before + i * args.batch)
             step.draw(found.video, found.labels)
@@ -187,7 +187,7 @@ def train(args: argparse.Namespace, device: torch.device) -> tuple[Denoiser, dic
             recent += step.loss
         i += 1
         if i % 50 == 0:
-            rows.append({"clips": i * args.batch, "seconds": round(time.monotonic() - begun, 1),
+            rows.append({"clips": i * args.batch, "seconds": round(devices.clock(device) - begun, 1),
                          "loss": round(recent.item() / 50, 5)})  # fmt: skip
             recent.zero_()
             if len(rows) % 10 == 1:
@@ -196,7 +196,7 @@ def train(args: argparse.Namespace, device: torch.device) -> tuple[Denoiser, dic
             saved = share
             write(average, args, device, {**card, "clips": before + i * args.batch, "steps": i})
     thin = rows[:: max(1, len(rows) // 40)]
-    card |= {"clips": before + i * args.batch, "steps": i, "minutes": round((time.monotonic() - begun) / 60, 2)}
+    card |= {"clips": before + i * args.batch, "steps": i, "minutes": round((devices.clock(device) - begun) / 60, 2)}
     return average, card | {"training": thin + rows[-1:] * (thin[-1:] != rows[-1:])}
 
 
@@ -294,13 +294,13 @@ def table(model: Denoiser, args: argparse.Namespace, device: torch.device) -> tu
         rows["true clips, encoded and decoded"] = judged(decode(latents), true.labels, reference, args.digits)
     labels, shown = wanted(args, device), true.video[:20]
     for w in args.w:
-        begun, made = time.monotonic(), []
+        begun, made = devices.clock(device), []
         for k, some in enumerate(labels.split(256)):
             generator = torch.Generator().manual_seed(k)
             made.append(walt.sampled(model, (len(some), *shape), {"labels": some}, w, args.steps, generator))
         videos = decode(torch.cat(made)).clamp(-1, 1)
         rows[f"w = {w:g}"] = judged(videos, labels, reference, args.digits)
-        rows[f"w = {w:g}"]["seconds a clip"] = round((time.monotonic() - begun) / len(labels), 4)
+        rows[f"w = {w:g}"]["seconds a clip"] = round((devices.clock(device) - begun) / len(labels), 4)
         print(f"w = {w:g}", rows[f"w = {w:g}"], flush=True)
         shown = videos[:20] if w == 1 or len(args.w) == 1 else shown
     if tokenizer is not None and args.digits == 1:
@@ -336,7 +336,7 @@ def animations(model: Denoiser, first: Tensor, shape: tuple[int, ...], steps: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=tuple(NAMES), default="transformer")
-    parser.add_argument("--minutes", type=float, default=3, help="of wall time, for encoding and training")
+    parser.add_argument("--minutes", type=float, default=3, help="for encoding and training")
     parser.add_argument("--out", type=Path, default=Path("runs/latent"))
     parser.add_argument("--width", type=int, default=0, help="160 for the transformer, 24 for the U-Net")
     parser.add_argument("--depth", type=int, default=6, help="blocks of the transformer")

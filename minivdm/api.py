@@ -16,8 +16,8 @@ from torch import Tensor
 
 from minivdm import tasks
 from minivdm.core import for_few_steps
-from minivdm.core.guards import BadArgument, whole
 from minivdm.data import writing
+from minivdm.guards import BadArgument, whole
 from minivdm.networks import UNet3D
 from minivdm.systems import few_steps, latent_diffusion
 from minivdm.systems.latent_diffusion import LatentDiffusion

@@ -11,7 +11,7 @@ import minivdm
 from minivdm import api, tasks
 from minivdm.cli import options
 from minivdm.core import for_few_steps
-from minivdm.core.guards import BadArgument
+from minivdm.guards import BadArgument
 from minivdm.systems import few_steps
 
 

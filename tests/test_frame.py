@@ -22,6 +22,7 @@ PACKAGE = ROOT / "minivdm"
 
 #: The rooms in order: each imports only from rooms before it. The README shows the same order.
 ROOMS = (
+    "guards",
     "core",
     "networks",
     "exact",

@@ -1,7 +1,7 @@
 """The evening: diffusion itself, on any tensor. Knows no network and no video.
 
 Read in this order: schedules, gaussian, targets, denoiser, guidance, autoguidance, observe, time_grids, ode, samplers,
-self_conditioning. guards says what all of them refuse.
+self_conditioning. `minivdm.guards` says what all of them refuse.
 """
 
 # ruff: noqa: I001
@@ -15,7 +15,6 @@ from minivdm.core.gaussian import (
     noise_like, ordered, posterior, score_from_eps, score_from_v, score_from_x, transition, v_from_eps,
     v_from_score, v_from_x, velocity_from_eps, velocity_from_x, x_from_eps, x_from_score, x_from_v, x_from_velocity,
 )
-from minivdm.core.guards import BadArgument, BadFile, BadRun, BadType
 from minivdm.core.guidance import (
     Guided, Replacement, classifier, classifier_free, clipped, dynamically_thresholded, reconstruction,
 )
@@ -33,7 +32,7 @@ from minivdm.core.targets import Preconditioning, loss_weight, preconditioning, 
 from minivdm.core.time_grids import as_grid, for_few_steps, karras, times_of, uniform_in_log_snr, uniform_in_t
 
 __all__ = [
-    "BadArgument", "BadFile", "BadObservation", "BadRun", "BadType", "Conditional", "Conditioned", "CosineSchedule",
+    "BadObservation", "Conditional", "Conditioned", "CosineSchedule",
     "DPMSolverPlusPlus2M", "DataRangeError", "Denoise", "Denoiser", "Downsample", "FlowSchedule", "Frames",
     "FramesApart", "Gaussian", "Guided", "LinearSchedule", "Loss", "Multistep", "NotDifferentiable", "Past", "Pixels",
     "Preconditioning", "Replacement", "Sampling", "Schedule", "SelfConditioned", "Several", "Slopes",

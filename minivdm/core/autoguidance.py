@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from minivdm.core.denoiser import Conditional, Denoise, both, schedule_of
-from minivdm.core.guards import BadArgument, check_types, real, video
 from minivdm.core.guidance import Guided
 from minivdm.core.schedules import Schedule
+from minivdm.guards import BadArgument, check_types, real, video
 
 
 def away_from(denoise: Denoise, *weaker: tuple[Denoise, float]) -> Guided:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from minivdm.core.gaussian import diffuse, expand, noise_like
-from minivdm.core.guards import BadArgument, BadType, batch, check_types, one_of, real, span
 from minivdm.core.schedules import Schedule, as_time
 from minivdm.core.targets import TARGETS, Preconditioning, loss_weight, preconditioning, stratified_times
+from minivdm.guards import BadArgument, BadType, batch, check_types, one_of, real, span
 
 
 class Denoise(Protocol):

@@ -22,8 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, check_types, floating, real
 from minivdm.core.schedules import Schedule, as_time
+from minivdm.guards import BadArgument, check_types, floating, real
 
 
 class Transition(NamedTuple):

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from minivdm.core.denoiser import Denoise, both, schedule_of
 from minivdm.core.gaussian import diffuse, expand, noise_like, posterior
-from minivdm.core.guards import BadArgument, BadType, batch, check_types, one_of, real, video
 from minivdm.core.observe import BadObservation, NotDifferentiable, frame_indices
 from minivdm.core.schedules import Schedule, as_time
+from minivdm.guards import BadArgument, BadType, batch, check_types, one_of, real, video
 
 
 def _over(numerator: Tensor, alpha: Tensor) -> Tensor:

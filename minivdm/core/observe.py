@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from minivdm.core.guards import BadArgument, check_types, floating, video
+from minivdm.guards import BadArgument, check_types, floating, video
 
 Observe = Callable[[Tensor], Tensor]
 

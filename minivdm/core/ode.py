@@ -15,7 +15,7 @@ from torch import Tensor
 
 from minivdm.core.denoiser import Denoise, schedule_of
 from minivdm.core.gaussian import expand, ordered, same_shape, v_from_x, velocity_from_x
-from minivdm.core.guards import BadArgument, check_types
+from minivdm.guards import BadArgument, check_types
 
 
 def velocity(denoise: Denoise, z: Tensor, t: Tensor | float) -> Tensor:

@@ -30,7 +30,6 @@ from minivdm.core.gaussian import (
     score_from_x,
     transition,
 )
-from minivdm.core.guards import BadArgument, BadType, batch, check_types, finite, real, span
 from minivdm.core.guidance import clipped
 from minivdm.core.ode import DPMSolverPlusPlus2M, Multistep, angular_ddim_step, euler_step, heun_step  # noqa: F401
 from minivdm.core.schedules import CosineSchedule, Schedule
@@ -43,6 +42,7 @@ from minivdm.core.time_grids import (  # noqa: F401
     uniform_in_log_snr,
     uniform_in_t,
 )
+from minivdm.guards import BadArgument, BadType, batch, check_types, finite, real, span
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, BadType, check_types, real
+from minivdm.guards import BadArgument, BadType, check_types, real
 
 
 def _as_float(name: str, value: Tensor | float | Sequence[float]) -> Tensor:

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from minivdm.core.gaussian import Slopes
-from minivdm.core.guards import BadArgument, check_types, real, whole
 from minivdm.core.schedules import Schedule
+from minivdm.guards import BadArgument, check_types, real, whole
 
 TARGETS = ("x", "eps", "v", "score", "velocity", "edm")
 WEIGHTINGS = (*TARGETS, "truncated_snr", "min_snr", "elbo")

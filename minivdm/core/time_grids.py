@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, check_types, whole
 from minivdm.core.schedules import Schedule, as_time
+from minivdm.guards import BadArgument, check_types, whole
 
 Grid = Callable[[int, Schedule], Tensor]
 

@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, whole
 from minivdm.data.captions import Caption, say, tokens
 from minivdm.data.dataset import ClipDataset, checked_indices
 from minivdm.data.files import Digits
 from minivdm.data.moving_mnist import Clips, MovingMNIST
+from minivdm.guards import BadArgument, whole
 
 #: Slow and fast, as shares of the mean speed.
 SPEEDS = (2 / 3, 4 / 3)

@@ -23,7 +23,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, check_types, whole
+from minivdm.guards import BadArgument, check_types, whole
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 #: The eight directions, counter-clockwise from the right, 45 degrees apart; the canvas' y axis points down.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, BadType
+from minivdm.guards import BadArgument, BadType
 
 
 class BadIndex(BadArgument, IndexError):

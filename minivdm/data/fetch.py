@@ -18,9 +18,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from minivdm.core.guards import one_of
 from minivdm.data.atomic import exclusive
 from minivdm.data.cache import cache_folder
+from minivdm.guards import one_of
 
 __all__ = ["FASHION_FILES", "MNIST_FILES", "MOVING_FILES", "SOURCES", "FetchError", "cache_folder", "fetch"]
 

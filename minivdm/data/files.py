@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minivdm.core import guards
+from minivdm import guards
 
 SHIPPED = Path(__file__).with_name("mnist-5000.npz")
 SHIPPED_SHA256 = "45ac59fe3fe3aff2a7a3a1f240112e45bdbdfd0e4d3af61412bbcbf432de33df"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from minivdm.core import guards
+from minivdm import guards
 from minivdm.data.dataset import ClipDataset, checked_indices
 
 PART = 256  # clips made at once

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from minivdm.core import guards
-from minivdm.core.guards import BadArgument, one_of, real, whole
+from minivdm import guards
 from minivdm.data.dataset import ClipDataset, checked_indices
 from minivdm.data.files import Digits, load_digits
+from minivdm.guards import BadArgument, one_of, real, whole
 
 SUBPIXEL = 1 << 16  # positions and velocities are integers, in units of 1/65536 pixel
 DIRECTIONS = 1 << 12  # equally spaced directions of motion

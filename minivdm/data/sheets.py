@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument
+from minivdm.guards import BadArgument
 
 BORDER = 96  # grey of the lines between frames, in 0..255
 MARK = (255, 140, 0)  # orange, around frames that were given

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence, UnidentifiedImageError
 from torch import Tensor
 
-from minivdm.core import guards
-from minivdm.core.guards import BadFile, whole
+from minivdm import guards
+from minivdm.guards import BadFile, whole
 
 ANIMATIONS = (".gif", ".webp", ".apng")
 MOVIES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")

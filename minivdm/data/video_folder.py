@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from minivdm.core import guards
-from minivdm.core.guards import BadArgument, one_of, whole
+from minivdm import guards
 from minivdm.data import video_files
 from minivdm.data.atomic import write_atomic
 from minivdm.data.cache import cache_folder
 from minivdm.data.dataset import ClipDataset, checked_indices
 from minivdm.data.video_files import VideoFileError
+from minivdm.guards import BadArgument, one_of, whole
 
 TEST_SHARE = 0.1  # of the videos, or of the one video's frames
 

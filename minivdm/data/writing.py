@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from minivdm.core import guards
+from minivdm import guards
 from minivdm.data.atomic import write_atomic
 from minivdm.data.sheets import (
     BORDER,

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from minivdm.core.denoiser import Denoise, schedule_of, times_for
 from minivdm.core.gaussian import diffuse, expand, noise_like, ordered
-from minivdm.core.guards import BadArgument, batch, check_types, finite, floating, whole
 from minivdm.core.schedules import Schedule, as_time
 from minivdm.core.time_grids import as_grid
+from minivdm.guards import BadArgument, batch, check_types, finite, floating, whole
 
 #: A way to place times: uniform numbers u in [0, 1] of any shape -> (t, 1 / p(lambda_t)), float64, of that shape,
 #: p being the density over lambda that follows.

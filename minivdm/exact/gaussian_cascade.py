@@ -16,10 +16,10 @@ import math
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, check_types, floating, real, whole
 from minivdm.core.schedules import Schedule
 from minivdm.exact.gaussian_video import GaussianVideo
 from minivdm.exact.laws import ExactDenoiser, Law
+from minivdm.guards import BadArgument, check_types, floating, real, whole
 
 
 def block_means(values: int, block: int = 2) -> Tensor:

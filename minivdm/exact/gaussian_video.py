@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from minivdm.core.gaussian import score_from_x
-from minivdm.core.guards import BadArgument, BadType, check_types, finite, floating, real, whole
 from minivdm.core.observe import frame_indices
 from minivdm.core.schedules import Schedule
 from minivdm.exact.laws import ExactDenoiser, Law, column, wasserstein
+from minivdm.guards import BadArgument, BadType, check_types, finite, floating, real, whole
 
 
 class GaussianVideo:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from minivdm.core.gaussian import same_shape
-from minivdm.core.guards import BadArgument, batch, check_types
+from minivdm.guards import BadArgument, batch, check_types
 
 Field = Callable[[Tensor], Tensor]
 

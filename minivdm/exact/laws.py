@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, BadType, check_types
 from minivdm.core.schedules import Schedule
+from minivdm.guards import BadArgument, BadType, check_types
 
 
 class Law(NamedTuple):

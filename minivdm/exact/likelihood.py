@@ -14,10 +14,10 @@ from torch import Tensor
 
 from minivdm.core.denoiser import Denoise, schedule_of
 from minivdm.core.gaussian import expand
-from minivdm.core.guards import batch, check_types, finite, floating, real, whole
 from minivdm.core.ode import velocity
 from minivdm.core.time_grids import Grid, times_of, uniform_in_t
 from minivdm.exact.jacobian import Field, divergence
+from minivdm.guards import batch, check_types, finite, floating, real, whole
 
 Divergence = Callable[[Field, Tensor], tuple[Tensor, Tensor]]
 

@@ -22,8 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, check_types, floating, real, whole
 from minivdm.exact.gaussian_video import GaussianVideo
+from minivdm.guards import BadArgument, check_types, floating, real, whole
 
 
 class Subspace(NamedTuple):

@@ -16,9 +16,9 @@ import math
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, check_types, floating, whole
 from minivdm.core.schedules import Schedule
 from minivdm.exact.laws import ExactDenoiser, column
+from minivdm.guards import BadArgument, check_types, floating, whole
 
 
 class GaussianMixture:

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from minivdm.core.denoiser import Denoise
 from minivdm.core.gaussian import Gaussian
-from minivdm.core.guards import BadType, check_types
 from minivdm.core.observe import frame_indices
 from minivdm.core.samplers import ancestral_law
 from minivdm.core.schedules import Schedule
 from minivdm.core.time_grids import Grid, times_of, uniform_in_t
 from minivdm.exact.gaussian_video import GaussianVideo
 from minivdm.exact.laws import Law
+from minivdm.guards import BadType, check_types
 
 
 def push(law: Law, affine: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Law:

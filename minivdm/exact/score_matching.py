@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from minivdm.core.gaussian import expand, noise_like, same_shape, x_from_score
-from minivdm.core.guards import BadArgument, check_types, finite, floating, real, whole
 from minivdm.exact.jacobian import divergence
 from minivdm.exact.likelihood import signs_like
+from minivdm.guards import BadArgument, check_types, finite, floating, real, whole
 
 Score = Callable[[Tensor], Tensor]
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from minivdm.core import guards
+from minivdm import guards
 from minivdm.measure.metrics import Reading, pixels, read
 from minivdm.measure.readers import SPAN, ClipEncoder, load_encoder
 

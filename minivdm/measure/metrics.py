@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from minivdm.core import guards
+from minivdm import guards
 from minivdm.measure.readers import DigitReader, load_reader
 
 WINDOW = 5  # frames whose logits `keeps_identity` averages

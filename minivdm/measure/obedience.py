@@ -13,9 +13,9 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, check_types, real, whole
 from minivdm.data.captioned_mnist import directions
 from minivdm.data.captions import Caption
+from minivdm.guards import BadArgument, check_types, real, whole
 from minivdm.measure.metrics import read
 from minivdm.measure.tracks import fit_track
 

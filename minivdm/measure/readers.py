@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from minivdm.core.guards import BadFile
+from minivdm.guards import BadFile
 
 Module = TypeVar("Module", bound=nn.Module)
 READER = Path(__file__).parents[1] / "weights" / "digit-reader-32.safetensors"

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from minivdm.core import guards
+from minivdm import guards
 from minivdm.measure.frechet import features
 from minivdm.measure.metrics import pixels, psnr
 from minivdm.measure.readers import ClipEncoder

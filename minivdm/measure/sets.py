@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from minivdm.core import guards
+from minivdm import guards
 
 
 def _clouds(first: Tensor, second: Tensor, least: int) -> tuple[Tensor, Tensor]:

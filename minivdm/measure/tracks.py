@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minivdm.core import guards
-from minivdm.core.guards import BadArgument, whole
+from minivdm import guards
+from minivdm.guards import BadArgument, whole
 from minivdm.measure.metrics import pixels
 
 CENTRE = 6.25  # from a digit's true corner, at size 32: the mean centre of mass, 6.75, less half a pixel of rounding

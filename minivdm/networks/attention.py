@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from minivdm.core.guards import BadArgument, check_types, floating, real, whole
+from minivdm.guards import BadArgument, check_types, floating, real, whole
 from minivdm.networks.layers import GroupNorm, zero
 
 # CUDA's fused attention kernels put batch*heads on a grid axis that ends at 65,535. Temporal attention's

@@ -17,7 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from minivdm.core.guards import BadArgument, BadType, check_types, one_of, real, video, whole
+from minivdm.guards import BadArgument, BadType, check_types, one_of, real, video, whole
 from minivdm.networks.causal import CausalBlock, CausalConv3d, ChannelNorm, Grow
 
 BOTTLENECKS = ("kl", "vq")

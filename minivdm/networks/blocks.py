@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from minivdm.core.guards import check_types
+from minivdm.guards import check_types
 from minivdm.networks.attention import SpatialAttention, TemporalAttention
 from minivdm.networks.layers import GroupNorm, zero
 from minivdm.networks.text_encoder import CrossAttention, Text

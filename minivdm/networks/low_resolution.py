@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from minivdm.core.guards import BadArgument, check_types, floating
+from minivdm.guards import BadArgument, check_types, floating
 from minivdm.networks.layers import waves, zero
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minivdm.core.guards import BadArgument, check_types, floating, whole
+from minivdm.guards import BadArgument, check_types, floating, whole
 from minivdm.networks.layers import waves, zero
 from minivdm.networks.text_encoder import TextEncoder, read_sentences
 

@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from minivdm.core.guards import BadArgument, check_types, whole
+from minivdm.guards import BadArgument, check_types, whole
 from minivdm.networks.attention import TemporalAttention
 from minivdm.networks.blocks import Block
 from minivdm.networks.layers import zero

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from minivdm.core.guards import BadArgument, BadType, check_types, whole
+from minivdm.guards import BadArgument, BadType, check_types, whole
 from minivdm.networks.attention import attend
 from minivdm.networks.layers import GroupNorm, zero
 

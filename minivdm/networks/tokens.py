@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, check_types
+from minivdm.guards import BadArgument, check_types
 
 
 def to_patches(clip: Tensor, patch: Sequence[int]) -> Tensor:

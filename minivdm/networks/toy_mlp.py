@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from minivdm.core.guards import BadArgument, check_types, floating, whole
+from minivdm.guards import BadArgument, check_types, floating, whole
 
 
 class PointNetwork(nn.Module):

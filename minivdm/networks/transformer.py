@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minivdm.core.guards import BadArgument, BadType, check_types, floating, video, whole
+from minivdm.guards import BadArgument, BadType, check_types, floating, video, whole
 from minivdm.networks.layers import waves, zero
 from minivdm.networks.tokens import from_patches, sines, to_patches, token_mask, token_places
 from minivdm.networks.transformer_blocks import Modulation, TransformerBlock, modulate

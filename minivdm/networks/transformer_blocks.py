@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from minivdm.core.guards import check_types, one_of
+from minivdm.guards import check_types, one_of
 from minivdm.networks.attention import attend
 from minivdm.networks.layers import zero
 

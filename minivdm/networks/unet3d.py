@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from minivdm.core.guards import BadArgument, BadType, check_types, floating, video, whole
+from minivdm.guards import BadArgument, BadType, check_types, floating, video, whole
 from minivdm.networks.attention import joint_frame_mask  # noqa: F401
 from minivdm.networks.blocks import Block, Modulated, ResidualBlock  # noqa: F401
 from minivdm.networks.layers import GroupNorm, waves, zero

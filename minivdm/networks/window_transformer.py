@@ -17,7 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from minivdm.core.guards import BadArgument, check_types, floating, whole
+from minivdm.guards import BadArgument, check_types, floating, whole
 from minivdm.networks.layers import zero
 from minivdm.networks.text_encoder import Text, TextEncoder, read_sentences
 from minivdm.networks.tokens import to_patches, token_mask

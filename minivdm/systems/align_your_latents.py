@@ -24,8 +24,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from minivdm.core.guards import BadArgument, check_types, real, video, whole
 from minivdm.core.observe import frame_indices
+from minivdm.guards import BadArgument, check_types, real, video, whole
 from minivdm.networks.causal import ChannelNorm
 
 

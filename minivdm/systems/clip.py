@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minivdm.core.guards import BadArgument, check_types, video, whole
 from minivdm.data.captioned_mnist import CaptionedClips, CaptionedMNIST
 from minivdm.data.captions import VOCABULARY, Caption, parse, tokens
+from minivdm.guards import BadArgument, check_types, video, whole
 from minivdm.measure.readers import load_shipped
 from minivdm.networks.text_encoder import TextEncoder
 

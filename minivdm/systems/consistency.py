@@ -25,11 +25,11 @@ from torch import Tensor
 
 from minivdm.core.denoiser import Denoise, Denoiser, Loss, schedule_of
 from minivdm.core.gaussian import diffuse, expand, noise_like
-from minivdm.core.guards import BadArgument, BadType, check_types
 from minivdm.core.schedules import Schedule
 from minivdm.core.targets import loss_weight
 from minivdm.exact.gaussian_video import GaussianVideo
 from minivdm.exact.mixture import GaussianMixture
+from minivdm.guards import BadArgument, BadType, check_types
 from minivdm.systems.progressive_distillation import ProgressiveDistillation, before, scales
 from minivdm.training.objectives import Batch
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from minivdm.core.guards import BadArgument, check_types, one_of, whole
+from minivdm.guards import BadArgument, check_types, one_of, whole
 from minivdm.networks.transformer import Transformer
 
 #: Width and depth. The paper's S, B, L and XL are 384x12, 768x12, 1024x24 and 1152x28; these are a CPU's.

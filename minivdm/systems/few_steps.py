@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from minivdm import tasks
-from minivdm.core.guards import BadArgument, check_types, whole
 from minivdm.core.samplers import Sampling
+from minivdm.guards import BadArgument, check_types, whole
 from minivdm.systems.progressive_distillation import TooManySteps
 from minivdm.training import pretrained
 from minivdm.training.objectives import Student

@@ -15,10 +15,10 @@ from torch import Tensor
 from minivdm import tasks
 from minivdm.core import samplers
 from minivdm.core.denoiser import Conditional, Denoise, schedule_of
-from minivdm.core.guards import BadArgument, check_types, floating, real, whole
 from minivdm.core.guidance import Guided, classifier_free, dynamically_thresholded
 from minivdm.core.samplers import Sampling
 from minivdm.core.schedules import as_time
+from minivdm.guards import BadArgument, check_types, floating, real, whole
 
 #: (denoiser with labels, without, the sampler's times) -> the denoiser to sample with.
 Guide = Callable[[Denoise, Denoise, Tensor], Denoise]

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from minivdm.core.denoiser import Denoise, Denoiser, Loss
 from minivdm.core.gaussian import noise_like
-from minivdm.core.guards import BadArgument, check_types, floating, real, video, whole
 from minivdm.core.observe import Downsample
 from minivdm.core.schedules import CosineSchedule
+from minivdm.guards import BadArgument, check_types, floating, real, video, whole
 from minivdm.networks.unet3d import UNet3D
 from minivdm.systems.imagen_guidance import Guide, oscillating, sampled, thresholded_from  # noqa: F401
 from minivdm.training import stages as weights

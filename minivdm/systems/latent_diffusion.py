@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from minivdm.core.denoiser import Denoiser, Loss
-from minivdm.core.guards import BadArgument, BadFile, check_types, real, video, whole
 from minivdm.core.schedules import CosineSchedule
+from minivdm.guards import BadArgument, BadFile, check_types, real, video, whole
 from minivdm.measure.readers import load_shipped
 from minivdm.networks.autoencoder import Tokenizer
 from minivdm.networks.transformer import Transformer

@@ -27,10 +27,10 @@ from torch import Tensor
 from minivdm.core import samplers
 from minivdm.core.denoiser import Denoiser
 from minivdm.core.gaussian import noise_like
-from minivdm.core.guards import BadArgument, check_types, real, video, whole
 from minivdm.core.guidance import classifier_free
 from minivdm.core.schedules import CosineSchedule
 from minivdm.data.captions import VOCABULARY, tokens
+from minivdm.guards import BadArgument, check_types, real, video, whole
 from minivdm.measure.readers import DigitReader, load_reader
 from minivdm.networks.prior import PriorNetwork
 from minivdm.networks.pseudo_3d import Pseudo3DUNet

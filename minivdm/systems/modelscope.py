@@ -19,7 +19,7 @@ from __future__ import annotations
 from einops import rearrange
 from torch import Tensor, nn
 
-from minivdm.core.guards import BadArgument, check_types, real, video, whole
+from minivdm.guards import BadArgument, check_types, real, video, whole
 from minivdm.networks.layers import GroupNorm
 
 

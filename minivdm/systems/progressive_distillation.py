@@ -29,10 +29,10 @@ from torch import Tensor
 
 from minivdm.core.denoiser import Conditional, Denoise, Denoiser, Loss, schedule_of
 from minivdm.core.gaussian import diffuse, expand, ordered
-from minivdm.core.guards import BadArgument, check_types, whole
 from minivdm.core.schedules import Schedule, as_time
 from minivdm.core.self_conditioning import takes_estimate
 from minivdm.core.targets import loss_weight, stratified_times
+from minivdm.guards import BadArgument, check_types, whole
 from minivdm.tasks.conditions import answer
 from minivdm.training.objectives import Batch, Student
 

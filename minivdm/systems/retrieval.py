@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, batch, check_types, real, whole
 from minivdm.core.schedules import Schedule
 from minivdm.exact.laws import column
+from minivdm.guards import BadArgument, batch, check_types, real, whole
 
 
 class Neighbours(NamedTuple):

@@ -25,10 +25,10 @@ from torch.nn import functional
 
 from minivdm.core import samplers
 from minivdm.core.denoiser import Denoiser
-from minivdm.core.guards import BadArgument, check_types, real, video, whole
 from minivdm.core.schedules import Schedule
 from minivdm.exact.gaussian_video import GaussianVideo
 from minivdm.exact.laws import Law
+from minivdm.guards import BadArgument, check_types, real, video, whole
 from minivdm.systems.latent_diffusion import LatentDiffusion
 from minivdm.tasks.conditions import guided
 from minivdm.tasks.editing import sdedit

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from minivdm.core.denoiser import Denoiser, Loss
 from minivdm.core.gaussian import diffuse, noise_like
-from minivdm.core.guards import BadArgument, check_types, video, whole
 from minivdm.core.targets import stratified_times
+from minivdm.guards import BadArgument, check_types, video, whole
 from minivdm.networks.tokens import from_patches, token_places
 from minivdm.networks.transformer import Transformer
 

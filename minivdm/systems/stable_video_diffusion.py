@@ -19,8 +19,8 @@ from torch import Tensor
 
 from minivdm.core.denoiser import Conditional, Denoise, both, schedule_of
 from minivdm.core.gaussian import noise_like
-from minivdm.core.guards import BadArgument, check_types, finite, real, video, whole
 from minivdm.core.schedules import Schedule
+from minivdm.guards import BadArgument, check_types, finite, real, video, whole
 
 CLEAN, CUT, STILL, CLUTTER = range(4)
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from minivdm import tasks
 from minivdm.core.denoiser import Denoise, Denoiser
-from minivdm.core.guards import BadArgument, check_types
 from minivdm.data.captions import CaptionError, tokens
+from minivdm.guards import BadArgument, check_types
 
 
 def text_to_video(

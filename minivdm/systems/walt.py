@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from minivdm.core import samplers
 from minivdm.core.denoiser import Denoise, Denoiser, Loss
 from minivdm.core.gaussian import diffuse, noise_like
-from minivdm.core.guards import BadArgument, check_types, real, video, whole
 from minivdm.core.schedules import Schedule
 from minivdm.core.self_conditioning import SelfConditioned, takes_estimate
 from minivdm.core.targets import stratified_times
+from minivdm.guards import BadArgument, check_types, real, video, whole
 from minivdm.networks.transformer import Transformer
 from minivdm.tasks.conditions import answer
 

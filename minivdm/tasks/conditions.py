@@ -9,8 +9,8 @@ from torch import Tensor
 
 from minivdm.core.autoguidance import FramesApart, away_from
 from minivdm.core.denoiser import Conditional, Denoise, schedule_of
-from minivdm.core.guards import BadArgument, BadType, check_types, real, whole
 from minivdm.core.self_conditioning import SelfConditioned, takes_estimate
+from minivdm.guards import BadArgument, BadType, check_types, real, whole
 
 
 def multi_hot(digits: Sequence[int], n: int = 10) -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from minivdm.core.denoiser import Denoise, schedule_of
 from minivdm.core.gaussian import diffuse, eps_from_x, expand
-from minivdm.core.guards import BadArgument, check_types, finite, floating, real, whole
 from minivdm.core.samplers import Sampling, SamplingFields, ddim_step, sample
+from minivdm.guards import BadArgument, check_types, finite, floating, real, whole
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

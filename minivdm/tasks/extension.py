@@ -11,9 +11,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from minivdm.core.denoiser import Denoise, schedule_of
-from minivdm.core.guards import BadArgument, BadType, check_types, whole
 from minivdm.core.observe import BadObservation, Downsample, Frames, Observe
 from minivdm.core.samplers import Sampling
+from minivdm.guards import BadArgument, BadType, check_types, whole
 from minivdm.tasks.orders import NoNewFrames, ObservedAndNew, Order, autoregressive, plan
 from minivdm.tasks.restoration import Problem, RestorationFields, RestorationSampling, placed, pose, solve, window_of
 

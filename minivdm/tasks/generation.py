@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from minivdm.core import samplers
 from minivdm.core.denoiser import Denoise, schedule_of
-from minivdm.core.guards import BadArgument, check_types, whole
 from minivdm.core.samplers import Sampling, SamplingFields
+from minivdm.guards import BadArgument, check_types, whole
 from minivdm.tasks.conditions import guided
 
 if TYPE_CHECKING:

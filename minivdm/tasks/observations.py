@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from minivdm.core.guards import check_types, floating
 from minivdm.core.observe import BadObservation, NotDifferentiable, Observe
+from minivdm.guards import check_types, floating
 
 #: Pairs of an observation (`minivdm.core.observe`) and what it saw, (b or 1, ...).
 Observations = Sequence[tuple[Observe, Tensor]]

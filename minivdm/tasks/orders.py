@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from minivdm.core.guards import BadArgument, check_types, whole
+from minivdm.guards import BadArgument, check_types, whole
 
 ObservedAndNew = tuple[list[int], list[int]]
 Order = Callable[[Sequence[int], int, int], Iterable[ObservedAndNew]]

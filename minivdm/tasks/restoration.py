@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from minivdm.core.denoiser import Denoise, schedule_of
 from minivdm.core.gaussian import noise_like
-from minivdm.core.guards import BadArgument, BadType, check_types, one_of, real
 from minivdm.core.guidance import Replacement, reconstruction
 from minivdm.core.observe import BadObservation, Frames, Observe, Several
 from minivdm.core.samplers import Sampling, SamplingFields, sample
+from minivdm.guards import BadArgument, BadType, check_types, one_of, real
 from minivdm.tasks.conditions import guided
 from minivdm.tasks.generation import clip_shape
 from minivdm.tasks.observations import Observations, check, pairs

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from minivdm.core.denoiser import Denoise
-from minivdm.core.guards import check_types, whole
 from minivdm.core.observe import BadObservation, Downsample
+from minivdm.guards import check_types, whole
 from minivdm.tasks.extension import Blockwise, BlockwiseFields, fill
 from minivdm.tasks.orders import NoNewFrames, ObservedAndNew, Order, autoregressive, plan
 from minivdm.tasks.restoration import placed, window_of

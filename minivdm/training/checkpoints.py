@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensors_to_bytes
 
-from minivdm.core.guards import BadFile
 from minivdm.data.atomic import write_atomic, write_json
+from minivdm.guards import BadFile
 
 #: What every checkpoint's JSON holds besides its digest, and of which type.
 FIELDS: dict[str, type | tuple[type, ...]] = {

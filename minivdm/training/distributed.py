@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from minivdm.core import guards
+from minivdm import guards
 
 TIME_UP = 1_000  # no signal has this number
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from minivdm.core import guards
+from minivdm import guards
 from minivdm.core.denoiser import Denoiser
 from minivdm.data.atomic import write_atomic, write_json
 from minivdm.training import checkpoints, monitor, pretrained

@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from minivdm.core.guards import BadRun
 from minivdm.data.atomic import exclusive, remove_unfinished
+from minivdm.guards import BadRun
 from minivdm.training import checkpoints
 from minivdm.training.recipe import FIXED, REPORTING, Recipe
 

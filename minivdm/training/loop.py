@@ -13,7 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from minivdm.core import CosineSchedule, Denoiser, guards
+from minivdm import guards
+from minivdm.core import CosineSchedule, Denoiser
 from minivdm.training.objectives import Batch, Objective
 
 

@@ -19,8 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from minivdm import tasks
-from minivdm.core import guards
+from minivdm import guards, tasks
 from minivdm.core.denoiser import Denoiser
 from minivdm.data.atomic import write_atomic
 from minivdm.networks.unet3d import UNet3D

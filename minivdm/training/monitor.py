@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minivdm import tasks
-from minivdm.core import guards
+from minivdm import guards, tasks
 from minivdm.core.denoiser import Denoiser
-from minivdm.core.guards import BadFile, whole
 from minivdm.core.targets import loss_weight
 from minivdm.data import writing
 from minivdm.data.atomic import free_name, write_atomic
+from minivdm.guards import BadFile, whole
 from minivdm.training import distributed
 from minivdm.training.distributed import World
 from minivdm.training.objectives import Student

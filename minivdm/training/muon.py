@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from minivdm.core import guards
+from minivdm import guards
 from minivdm.training.graphs import Recorded
 
 #: Coefficients of the quintic of Jordan et al.: steep at 0, so that small singular values rise fast. It does not

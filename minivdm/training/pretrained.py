@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minivdm.core import guards
+from minivdm import guards
 from minivdm.core.denoiser import Denoiser
-from minivdm.core.guards import BadArgument
+from minivdm.guards import BadArgument
 from minivdm.training import checkpoints
 from minivdm.training.recipe import Recipe
 

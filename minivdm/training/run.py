@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from minivdm.core import guards
-from minivdm.core.guards import BadRun
+from minivdm import guards
 from minivdm.data.atomic import write_json
+from minivdm.guards import BadRun
 from minivdm.training import checkpoints, distributed, folder, monitor, pretrained, recipes
 from minivdm.training.recipe import Recipe
 from minivdm.training.trainer import Trainer

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minivdm.core import guards
-from minivdm.core.guards import BadArgument
+from minivdm import guards
 from minivdm.data.atomic import write_json
+from minivdm.guards import BadArgument
 from minivdm.training import checkpoints, pretrained
 from minivdm.training.checkpoints import Tensors
 

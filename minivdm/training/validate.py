@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from minivdm.core.guards import BadArgument
+from minivdm.guards import BadArgument
 
 
 class RecipeError(BadArgument):

@@ -5,8 +5,8 @@ import torch
 
 import minivdm
 from minivdm.cli.main import main
-from minivdm.core.guards import BadArgument
 from minivdm.data.captions import VOCABULARY
+from minivdm.guards import BadArgument
 from minivdm.training import fit
 from minivdm.training.recipe import Recipe
 

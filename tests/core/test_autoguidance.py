@@ -3,17 +3,9 @@
 import pytest
 import torch
 
-from minivdm.core import (
-    BadArgument,
-    BadType,
-    CosineSchedule,
-    Denoiser,
-    FramesApart,
-    away_from,
-    classifier_free,
-    score_from_x,
-)
+from minivdm.core import CosineSchedule, Denoiser, FramesApart, away_from, classifier_free, score_from_x
 from minivdm.exact import GaussianVideo
+from minivdm.guards import BadArgument, BadType
 from minivdm.networks import UNet3D
 from minivdm.tasks import guided
 

@@ -9,7 +9,6 @@ from torch import nn
 
 from minivdm.core import gaussian
 from minivdm.core.denoiser import Denoiser
-from minivdm.core.guards import BadArgument
 from minivdm.core.guidance import classifier, reconstruction
 from minivdm.core.ode import velocity
 from minivdm.core.samplers import (
@@ -29,6 +28,7 @@ from minivdm.core.schedules import CosineSchedule, FlowSchedule, LinearSchedule,
 from minivdm.core.targets import stratified_times
 from minivdm.exact import GaussianMixture, GaussianVideo
 from minivdm.exact.propagate import Propagation
+from minivdm.guards import BadArgument
 
 FLOW = FlowSchedule()
 VIDEO = GaussianVideo(6, 0.9)

@@ -5,7 +5,6 @@ import itertools
 import pytest
 import torch
 
-from minivdm.core.guards import BadArgument, BadType
 from minivdm.data.captioned_mnist import CaptionedMNIST, directions, first_leg, held_out
 from minivdm.data.captions import (
     COMPASS,
@@ -19,6 +18,7 @@ from minivdm.data.captions import (
     tokens,
     words,
 )
+from minivdm.guards import BadArgument, BadType
 
 ALL = [
     Caption(*parts)

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from minivdm.core.guards import BadArgument
 from minivdm.exact import GaussianVideo
 from minivdm.exact.linear_autoencoder import (
     linear_bound,
@@ -14,6 +13,7 @@ from minivdm.exact.linear_autoencoder import (
     rate_distortion,
     train_linear,
 )
+from minivdm.guards import BadArgument
 
 WORLD = GaussianVideo(6, 0.8, size=(2, 1), pixel_correlation=0.5)
 

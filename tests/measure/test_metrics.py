@@ -9,8 +9,8 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from minivdm.core.guards import BadArgument
 from minivdm.data.moving_mnist import MovingMNIST
+from minivdm.guards import BadArgument
 from minivdm.measure import frechet, metrics, readers
 
 REAL = MovingMNIST(split="test", seed=11).clips(range(96))

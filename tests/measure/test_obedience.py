@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minivdm.core.guards import BadArgument
 from minivdm.data.captioned_mnist import CaptionedMNIST
 from minivdm.data.captions import Caption
+from minivdm.guards import BadArgument
 from minivdm.measure.obedience import ATTRIBUTES, obedience, wilson
 
 

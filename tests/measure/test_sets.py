@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from minivdm.core.guards import BadArgument
+from minivdm.guards import BadArgument
 from minivdm.measure.sets import energy_score, kernel_distance, precision_recall
 
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from minivdm.core.guards import BadArgument
 from minivdm.data.moving_mnist import MovingMNIST
+from minivdm.guards import BadArgument
 from minivdm.measure import tracks
 
 REAL = MovingMNIST(split="test", seed=11).clips(range(96))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from minivdm.core.guards import BadArgument
+from minivdm.guards import BadArgument
 from minivdm.networks import Tokenizer, tokenizer_loss
 from minivdm.networks.causal import CausalConv3d, ChannelNorm, Grow
 

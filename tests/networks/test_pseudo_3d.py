@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from minivdm.core.guards import BadArgument
+from minivdm.guards import BadArgument
 from minivdm.networks import UNet3D
 from minivdm.networks.pseudo_3d import Clock, Pseudo3DUNet, PseudoConv3d, is_temporal
 

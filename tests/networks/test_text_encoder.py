@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from minivdm.core import CosineSchedule, Denoiser, classifier_free
-from minivdm.core.guards import BadArgument, BadType
 from minivdm.data.captions import tokens
+from minivdm.guards import BadArgument, BadType
 from minivdm.networks import UNet3D
 from minivdm.networks.text_encoder import CrossAttention, TextEncoder
 from minivdm.training import checkpoints, pretrained, recipes

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from minivdm.core import CosineSchedule, Denoiser, classifier_free
-from minivdm.core.guards import BadArgument, BadType
+from minivdm.guards import BadArgument, BadType
 from minivdm.networks.attention import joint_frame_mask
 from minivdm.networks.tokens import from_patches, to_patches, token_mask
 from minivdm.networks.transformer import Transformer

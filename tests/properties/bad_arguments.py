@@ -15,7 +15,7 @@ import torch
 from functions import Case
 from torch import Tensor
 
-from minivdm.core.guards import BadArgument, BadFile, BadRun
+from minivdm.guards import BadArgument, BadFile, BadRun
 
 #: What a function may say, besides that a file is, or is not, there.
 NAMED = (BadArgument, BadFile, BadRun, FileNotFoundError, FileExistsError)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from minivdm.core.guards import BadArgument
+from minivdm.guards import BadArgument
 from minivdm.systems.align_your_latents import Aligned, FrozenWithTime, known_frames
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minivdm.core.guards import BadArgument
 from minivdm.data.captioned_mnist import CaptionedMNIST
+from minivdm.guards import BadArgument
 from minivdm.systems.clip import (
     LARGEST_SCALE,
     Clip,

@@ -9,8 +9,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 from small_runs import fit, tiny
 
-from minivdm.core import BadArgument, BadType, CosineSchedule, Denoiser, LinearSchedule, diffuse, samplers
+from minivdm.core import CosineSchedule, Denoiser, LinearSchedule, diffuse, samplers
 from minivdm.exact import GaussianMixture, GaussianVideo
+from minivdm.guards import BadArgument, BadType
 from minivdm.networks import PointNetwork
 from minivdm.systems import consistency
 from minivdm.systems import progressive_distillation as pd

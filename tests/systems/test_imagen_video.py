@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from minivdm.core import CosineSchedule, Denoiser, classifier_free, dynamically_thresholded
-from minivdm.core.guards import BadArgument
 from minivdm.core.guidance import Guided
+from minivdm.guards import BadArgument
 from minivdm.networks import UNet3D
 from minivdm.systems import imagen_video
 from minivdm.systems.imagen_video import (

@@ -11,9 +11,9 @@ from torch import nn
 import minivdm
 from minivdm import tasks
 from minivdm.core import CosineSchedule, Denoiser, sample
-from minivdm.core.guards import BadArgument, BadFile
 from minivdm.exact import GaussianVideo
 from minivdm.exact.linear_autoencoder import principal_subspace
+from minivdm.guards import BadArgument, BadFile
 from minivdm.networks import Tokenizer, Transformer, UNet3D
 from minivdm.systems.latent_diffusion import LatentDiffusion, check_latents, encode_all, gflop, load, load_tokenizer
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from minivdm.core.guards import BadArgument
 from minivdm.data.captions import CaptionError
 from minivdm.data.files import load_digits
+from minivdm.guards import BadArgument
 from minivdm.systems import make_a_video
 from minivdm.systems.make_a_video import STAGES, features, load_make_a_video, masked, same_for_all_frames, spread
 from minivdm.training import stages

@@ -14,7 +14,6 @@ from small_runs import NETWORK, assert_same, fit, stop_at, tiny
 
 from minivdm import training
 from minivdm.core import (
-    BadArgument,
     CosineSchedule,
     Denoiser,
     FlowSchedule,
@@ -27,6 +26,7 @@ from minivdm.core import (
 from minivdm.core.guidance import Guided
 from minivdm.exact import GaussianMixture, GaussianVideo, Law
 from minivdm.exact.propagate import Propagation
+from minivdm.guards import BadArgument
 from minivdm.networks import PointNetwork
 from minivdm.systems import few_steps
 from minivdm.systems import progressive_distillation as pd

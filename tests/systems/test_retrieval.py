@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from minivdm.core import CosineSchedule, sample
-from minivdm.core.guards import BadArgument
 from minivdm.exact import GaussianMixture
+from minivdm.guards import BadArgument
 from minivdm.systems.retrieval import MemoryDenoiser, nearest, neighbour_tokens
 
 SCHEDULE = CosineSchedule(-12, 12)

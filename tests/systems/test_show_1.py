@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from minivdm.core import CosineSchedule, Denoiser
-from minivdm.core.guards import BadArgument
 from minivdm.exact import GaussianVideo, Law
+from minivdm.guards import BadArgument
 from minivdm.networks import Tokenizer, Transformer, UNet3D
 from minivdm.systems.latent_diffusion import LatentDiffusion
 from minivdm.systems.show_1 import enlarged, show_1, translate, translated

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from minivdm.core import CosineSchedule, Denoiser
-from minivdm.core.guards import BadArgument
+from minivdm.guards import BadArgument
 from minivdm.networks.transformer import Transformer
 from minivdm.systems import dit, sora_patches
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from minivdm.core import CosineSchedule
-from minivdm.core.guards import BadArgument
 from minivdm.data import MovingMNIST
 from minivdm.exact import GaussianVideo
+from minivdm.guards import BadArgument
 from minivdm.systems import stable_video_diffusion as svd
 
 CLIPS = MovingMNIST(frames=12, seed=4, speed=0.9).clips(torch.arange(40)).video

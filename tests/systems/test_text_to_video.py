@@ -5,8 +5,8 @@ import torch
 
 from minivdm import tasks
 from minivdm.core import CosineSchedule, Denoiser
-from minivdm.core.guards import BadArgument
 from minivdm.data.captions import VOCABULARY, CaptionError, tokens
+from minivdm.guards import BadArgument
 from minivdm.networks import UNet3D
 from minivdm.systems.text_to_video import away_from_text, text_to_video
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from minivdm.core import CosineSchedule, Denoiser
-from minivdm.core.guards import BadArgument
+from minivdm.guards import BadArgument
 from minivdm.networks.window_transformer import WindowTransformer
 from minivdm.systems import walt
 
