@@ -247,6 +247,20 @@ def test_a_module_can_be_read_in_one_sitting(path):
         assert len(path.read_text().splitlines()) <= 300
 
 
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_function_has_more_than_nine_arguments(path):
+    """What needs more takes a record: a recipe, a sampling, a network's configuration, a slip."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            assert len([name for name in names if name not in ("self", "cls")]) <= 9, node.name
+
+
+def test_core_is_read_in_an_evening():
+    lines = [line for path in (PACKAGE / "core").glob("*.py") for line in path.read_text().splitlines()]
+    assert sum(bool(line.strip()) for line in lines) <= 1600
+
+
 # --- the README
 
 

@@ -65,8 +65,8 @@ class MovingMNIST(ClipDataset):
     """Clips of moving digits, drawn by index.
 
     Args:
-        size: height and width of the canvas in pixels. 64 is the canonical one, with 28-pixel digits; other
-            sizes scale the digit along (14 pixels, the mean of 2x2, at size 32).
+        size: height and width of the canvas in pixels, or (canvas, digit). 64 is the canonical canvas, with 28-pixel
+            digits; for other sizes alone the digit is scaled along (14 pixels, the mean of 2x2, at size 32).
         frames: frames per clip.
         digits: how many digits a clip has, or (lo, hi), both included, drawn per clip. Two digits of a clip
             may be of the same class; `labels` then has a single 1.
@@ -79,7 +79,6 @@ class MovingMNIST(ClipDataset):
         split: "train" or "test", which pool the digits are from (4,500 and 500 that ship).
         seed: another seed, other clips.
         device: where clips are made and returned.
-        digit_size: height and width of a digit in pixels, 28 * size / 64 by default.
         digit_source: None for the digits that ship; "mnist" or "fashion-mnist" to fetch all of them; a folder
             with their IDX files; or `Digits`. The pool's size matters to what a clip shows, its motion is the
             same.
@@ -92,7 +91,7 @@ class MovingMNIST(ClipDataset):
 
     def __init__(
         self,
-        size: int = 32,
+        size: int | tuple[int, int] = 32,
         frames: int = 16,
         digits: int | tuple[int, int] = 1,
         speed: float | None = None,
@@ -101,12 +100,11 @@ class MovingMNIST(ClipDataset):
         seed: int = 0,
         device: str | torch.device = "cpu",
         *,
-        digit_size: int | None = None,
         digit_source: Digits | str | Path | None = None,
     ) -> None:
-        size, frames = whole("size", size, 1, 4096), whole("frames", frames, 1, STREAMS_PER_DIGIT // 2 - BOUNCE)
+        size, digit_size = self._sizes(size)
+        frames = whole("frames", frames, 1, STREAMS_PER_DIGIT // 2 - BOUNCE)
         low, high = self._counts(digits)
-        digit_size = max(1, round(size * 28 / 64)) if digit_size is None else whole("digit_size", digit_size, 1, size)
         one_of("motion", motion, ("deterministic", "stochastic"))
         if speed is None:
             speed = 0.1 * (size - digit_size) if motion == "deterministic" else size / 16
@@ -125,6 +123,14 @@ class MovingMNIST(ClipDataset):
         self._patches = patches.to(self.device)  # (pool, d*d) in [-1, 1]
         self._classes = classes.to(self.device)  # (pool,) int64
         self._velocities = _velocity_table(motion, self.speed).to(self.device)
+
+    @staticmethod
+    def _sizes(size: int | tuple[int, int]) -> tuple[int, int]:
+        canvas, *digit = size if isinstance(size, (tuple, list)) else (size,)
+        canvas = whole("size", canvas, 1, 4096)
+        if len(digit) > 1:
+            raise BadArgument(f"size: expected that of the canvas or (canvas, digit), got {size!r}")
+        return canvas, whole("size: digit", digit[0], 1, canvas) if digit else max(1, round(canvas * 28 / 64))
 
     @staticmethod
     def _counts(digits: int | tuple[int, int]) -> tuple[int, int]:

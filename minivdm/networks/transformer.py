@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -25,19 +26,66 @@ from minivdm.networks.tokens import from_patches, sines, to_patches, token_mask,
 from minivdm.networks.transformer_blocks import Modulation, TransformerBlock, modulate
 
 
-class Transformer(nn.Module):
-    """DiT over the patches of a clip: (noisy clip, log-SNR, conditions) -> clip of the same shape.
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The arguments of `Transformer`, by the same names.
 
     Args:
         channels: c of the clip, pixels or latents.
         width: features per token, a multiple of `head_channels` and even. depth: number of blocks.
         patch: frames, rows and columns of a patch.
         labels: length of the label vector; 0 for none.
+        head_channels: features per attention head.
         embedding: width of the embedding of noise level and labels, even.
         modulation: "separate", "lora" or "shared" (see `Modulation`); rank: of "lora".
         grid: frames, rows and columns of a table of learned positions, in patches; None for sines of any size.
         self_conditioning: whether it takes an `estimate`, its own earlier answer for x.
-        frames_known: whether it takes `known`, frames that are given, with a mask (see `forward`).
+        frames_known: whether it takes `known`, frames that are given, with a mask (see `Transformer.forward`).
+
+    Raises:
+        BadArgument: names the argument, for counts out of range and widths that do not fit together.
+    """
+
+    channels: int = 1
+    width: int = 192
+    depth: int = 6
+    patch: Sequence[int] = (1, 2, 2)
+    labels: int = 10
+    head_channels: int = 32
+    embedding: int = 192
+    modulation: str = "separate"
+    rank: int = 2
+    grid: Sequence[int] | None = None
+    self_conditioning: bool = False
+    frames_known: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "width", "depth", "head_channels", "rank"):
+            whole(name, getattr(self, name))
+        whole("labels", self.labels, least=0)
+        for name, sides in dict(patch=self.patch, **({} if self.grid is None else {"grid": self.grid})).items():
+            if not isinstance(sides, Sequence) or len(sides) != 3:
+                raise BadArgument(f"{name}: expected three counts, (frames, rows, columns), got {sides!r}")
+            for count in sides:
+                whole(name, count)
+        if self.width % self.head_channels or self.width % 2 or self.width < 6:
+            wanted = f"an even multiple of head_channels={self.head_channels}"
+            raise BadArgument(f"width: expected {wanted}, got {self.width}")
+        if whole("embedding", self.embedding) % 2:
+            raise BadArgument(f"embedding: expected an even number, got {self.embedding}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The arguments as a card has them, in JSON."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+
+class Transformer(nn.Module):
+    """DiT over the patches of a clip: (noisy clip, log-SNR, conditions) -> clip of the same shape.
+
+    Args:
+        channels, width, depth, patch, labels: as in `TransformerConfig`.
+        more: the further fields of `TransformerConfig`: heads, embedding, modulation, positions, and which conditions
+            beside labels it takes.
 
     Raises:
         BadArgument: names the argument, for counts out of range and widths that do not fit together.
@@ -48,42 +96,25 @@ class Transformer(nn.Module):
 
     def __init__(
         self, channels: int = 1, width: int = 192, depth: int = 6, patch: Sequence[int] = (1, 2, 2), labels: int = 10,
-        head_channels: int = 32, embedding: int = 192, modulation: str = "separate", rank: int = 2,
-        grid: Sequence[int] | None = None, self_conditioning: bool = False, frames_known: bool = False,
+        **more: Any,
     ) -> None:  # fmt: skip
         super().__init__()
-        counts = dict(channels=channels, width=width, depth=depth, head_channels=head_channels, rank=rank)
-        for name, value in counts.items():
-            whole(name, value)
-        whole("labels", labels, least=0)
-        for name, sides in dict(patch=patch, **({"grid": grid} if grid is not None else {})).items():
-            if not isinstance(sides, Sequence) or len(sides) != 3:
-                raise BadArgument(f"{name}: expected three counts, (frames, rows, columns), got {sides!r}")
-            for count in sides:
-                whole(name, count)
-        if width % head_channels or width % 2 or width < 6:
-            raise BadArgument(f"width: expected an even multiple of head_channels={head_channels}, got {width}")
-        if whole("embedding", embedding) % 2:
-            raise BadArgument(f"embedding: expected an even number, got {embedding}")
-        self.config: dict[str, Any] = dict(
-                           channels=channels, width=width, depth=depth, patch=list(patch), labels=labels,
-                           head_channels=head_channels, embedding=embedding, modulation=modulation, rank=rank,
-                           grid=None if grid is None else list(grid), self_conditioning=self_conditioning,
-                           frames_known=frames_known)  # fmt: skip
+        c = TransformerConfig(channels, width, depth, patch, labels, **more)
+        self.config, embedding = c.as_dict(), c.embedding
         self.patch, values = tuple(patch), channels * math.prod(patch)
         self.stem = nn.Linear(values, width)
-        self.stem_estimate = zero(nn.Linear(values, width, bias=False)) if self_conditioning else None
+        self.stem_estimate = zero(nn.Linear(values, width, bias=False)) if c.self_conditioning else None
         known = values + math.prod(patch)
-        self.stem_known = zero(nn.Linear(known, width, bias=False)) if frames_known else None
+        self.stem_known = zero(nn.Linear(known, width, bias=False)) if c.frames_known else None
         self.noise_embedding = nn.Sequential(
             nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
         self.label_embedding = nn.Linear(labels, embedding, bias=False) if labels else None
         self.time_embedding = self.space_embedding = None
-        if grid is not None:
-            self.time_embedding = nn.Parameter(0.02 * torch.randn(grid[0], width))
-            self.space_embedding = nn.Parameter(0.02 * torch.randn(grid[1], grid[2], width))
-        self.modulation = Modulation(modulation, depth, width, embedding, rank)
+        if c.grid is not None:
+            self.time_embedding = nn.Parameter(0.02 * torch.randn(c.grid[0], width))
+            self.space_embedding = nn.Parameter(0.02 * torch.randn(c.grid[1], c.grid[2], width))
+        self.modulation = Modulation(c.modulation, depth, width, embedding, c.rank)
         self.blocks = nn.ModuleList(self.block(index) for index in range(depth))
         self.head_modulation = zero(nn.Linear(embedding, 2 * width))
         self.head = zero(nn.Linear(width, values))

@@ -16,42 +16,29 @@ The network knows nothing of diffusion: it maps a noisy clip and a log-SNR to a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from minivdm.guards import BadArgument, BadType, check_types, floating, video, whole
+from minivdm.guards import BadArgument, BadType, check_types, floating, video
 from minivdm.networks.attention import joint_frame_mask  # noqa: F401
 from minivdm.networks.blocks import Block, Modulated, ResidualBlock  # noqa: F401
 from minivdm.networks.layers import GroupNorm, waves, zero
 from minivdm.networks.low_resolution import LowResolution, embed_low
 from minivdm.networks.text_encoder import Text, TextEncoder, read_sentences
+from minivdm.networks.unet3d_config import UNet3DConfig
 
 
 class UNet3D(nn.Module):
     """Factorized 3D U-Net (VDM section 3): (noisy clip, log-SNR, labels) -> clip of the same shape.
 
     Args:
-        channels: colour channels c of the clip.
-        width: channels of the finest level.
-        multipliers: channel multipliers M_1 ... M_K, one per resolution.
-        patch: side of the squares folded into channels before the first convolution (pixel-unshuffle). With 2,
-            a 32x32 frame enters as 16x16 with four times the channels, a quarter of the cost.
-        labels: length of the label vector; 0 for a network without condition.
-        blocks: cells per resolution on the way down; the way up has one more.
-        middle: cells at the coarsest resolution between the two ways.
-        spatial, temporal: which resolutions have that attention, finest first.
-        head_channels: channels per attention head; every width is a multiple of it and of 8.
-        embedding: width of the embedding of noise level and labels, even.
-        self_conditioning: whether the network takes an `estimate`, its own earlier answer for x (Chen et al. 2022,
-            "Analog bits", section 3.2).
-        text: words of the vocabulary whose sentences the network takes as `text`; 0 for a network without. They enter
-            by cross-attention after each spatial attention, and by their mean, beside the labels.
-        text_layers: layers of the text encoder.
-        text_frozen: whether the text encoder stays as it is in training, as Imagen's does.
-        low: channels of the clip of another stage that the network takes as `low` (`LowResolution`); 0 for none.
+        channels, width, multipliers, patch, labels: as in `UNet3DConfig`.
+        more: the further fields of `UNet3DConfig`: `blocks`, `middle`, which resolutions have attention, and which
+            conditions beside labels the network takes.
 
     Raises:
         BadArgument: a ValueError that names the argument, for counts out of range and for widths or lengths that do
@@ -68,68 +55,37 @@ class UNet3D(nn.Module):
         multipliers: Sequence[int] = (1, 2, 4),
         patch: int = 2,
         labels: int = 10,
-        blocks: int = 1,
-        middle: int = 2,
-        spatial: Sequence[bool] = (False, True, True),
-        temporal: Sequence[bool] = (True, True, True),
-        head_channels: int = 32,
-        embedding: int = 128,
-        self_conditioning: bool = False,
-        text: int = 0,
-        text_layers: int = 2,
-        text_frozen: bool = False,
-        low: int = 0,
+        **more: Any,
     ):
         super().__init__()
-        for name, value in dict(channels=channels, width=width, patch=patch, blocks=blocks).items():
-            whole(name, value)
-        for name, value in dict(labels=labels, middle=middle, text=text, low=low).items():
-            whole(name, value, least=0)
-        if whole("embedding", embedding) % 2:  # half of it sines, half cosines
-            raise BadArgument(f"embedding: expected an even number, got {embedding}")
-        if whole("head_channels", head_channels) % 4:
-            raise BadArgument(f"head_channels: expected a multiple of 4, got {head_channels}")
-        for name, values in dict(multipliers=multipliers, spatial=spatial, temporal=temporal).items():
-            if not isinstance(values, Sequence):
-                raise BadType(f"{name}: expected a sequence, got {values!r}")
-        if not multipliers or not len(multipliers) == len(spatial) == len(temporal):
-            got = f"{len(multipliers)}, {len(spatial)} and {len(temporal)}"
-            raise BadArgument(f"multipliers, spatial, temporal: expected one entry per resolution in each, got {got}")
-        widths = [width * whole("multipliers", m) for m in multipliers]
-        if bad := [w for w in widths if w % head_channels or w % 8]:
-            wanted = f"multiples of 8 and of head_channels={head_channels}"
-            raise BadArgument(f"width, multipliers: expected products that are {wanted}, got {bad}")
-        self.config = dict(
-            channels=channels, width=width, multipliers=list(multipliers), patch=patch, labels=labels, blocks=blocks,
-            middle=middle, spatial=list(spatial), temporal=list(temporal), head_channels=head_channels,
-            embedding=embedding, **({"self_conditioning": True} if self_conditioning else {}),
-            **({"text": text, "text_layers": text_layers} if text else {}),
-            **({"text_frozen": True} if text and text_frozen else {}), **({"low": low} if low else {}),
-        )  # fmt: skip
+        c = UNet3DConfig(channels, width, multipliers, patch, labels, **more)
+        self.config, widths, embedding = c.as_dict(), c.widths, c.embedding
 
         def block(width_in: int, width_out: int, level: int) -> Block:
-            context = embedding if text else 0
-            return Block(width_in, width_out, embedding, head_channels, spatial[level], temporal[level], context)
+            context = embedding if c.text else 0
+            return Block(width_in, width_out, embedding, c.head_channels, c.spatial[level], c.temporal[level], context)
 
         self.noise_embedding = nn.Sequential(
             nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
         self.label_embedding = nn.Linear(labels, embedding, bias=False) if labels else None
-        self.text_encoder = TextEncoder(text, embedding, text_layers).requires_grad_(not text_frozen) if text else None
-        self.text_mean = zero(nn.Linear(embedding, embedding, bias=False)) if text else None
-        self.text_time = zero(nn.Linear(embedding, embedding, bias=False)) if text else None
+        self.text_encoder = self.text_mean = self.text_time = None
+        if c.text:
+            self.text_encoder = TextEncoder(c.text, embedding, c.text_layers).requires_grad_(not c.text_frozen)
+            self.text_mean = zero(nn.Linear(embedding, embedding, bias=False))
+            self.text_time = zero(nn.Linear(embedding, embedding, bias=False))
         self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
         self.stem_estimate = None
-        if self_conditioning:  # zero at first: weights trained without an estimate go on as they were
+        if c.self_conditioning:  # zero at first: weights trained without an estimate go on as they were
             self.stem_estimate = zero(nn.Conv2d(channels * patch**2, widths[0], 3, padding=1, bias=False))
 
-        self.low = LowResolution(low, widths[0], patch, embedding) if low else None
+        self.low = LowResolution(c.low, widths[0], patch, embedding) if c.low else None
 
         self.down = nn.ModuleList()
         skips, current = [widths[0]], widths[0]
         for level, w in enumerate(widths):
             cells = nn.ModuleList()
-            for _ in range(blocks):
+            for _ in range(c.blocks):
                 cells.append(block(current, w, level))
                 current = w
                 skips.append(w)
@@ -139,13 +95,13 @@ class UNet3D(nn.Module):
             self.down.append(nn.ModuleDict({"cells": cells} | ({"shrink": shrink} if shrink is not None else {})))
 
         last = len(widths) - 1
-        self.middle = nn.ModuleList(block(current, current, last) for _ in range(middle))
+        self.middle = nn.ModuleList(block(current, current, last) for _ in range(c.middle))
 
         self.up = nn.ModuleList()
         for level in reversed(range(len(widths))):
             w = widths[level]
             cells = nn.ModuleList()
-            for _ in range(blocks + 1):
+            for _ in range(c.blocks + 1):
                 cells.append(block(current + skips.pop(), w, level))
                 current = w
             grow = None

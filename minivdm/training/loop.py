@@ -25,10 +25,9 @@ def train(
     batch: int = 8,
     lr: float = 1e-3,
     decay: float = 0.999,
-    target: str = "v",
+    target: str | Objective = "v",
     seed: int = 0,
     every: int = 100,
-    objective: Objective | None = None,
 ) -> tuple[Denoiser, list[float]]:
     """Train a network to denoise; returns the denoiser of its averaged weights, and the loss of every step.
 
@@ -38,17 +37,18 @@ def train(
         steps, batch: of the training; each batch is new data.
         lr: learning rate, which falls to 0 along half a cosine.
         decay: of the moving average of the weights.
-        target: what the network predicts.
+        target: what the network predicts; or an objective, what is learnt of x instead of its noise, such as what a
+            teacher makes of it: then the network predicts v.
         seed: of times and noise; the weights are the caller's.
         every: steps between two lines of progress; 0 for none.
-        objective: what is learnt of x instead of its noise, such as what a teacher makes of it.
     """
     for name, count in (("steps", steps), ("batch", batch)):
         guards.whole(name, count)
     guards.whole("every", every, least=0)
     for name, number, most in (("lr", lr, 1e6), ("decay", decay, 1.0)):
         guards.real(name, number, 0, most)
-    denoiser = Denoiser(network, CosineSchedule(), target)
+    objective, predicts = (None, target) if isinstance(target, str) else (target, "v")
+    denoiser = Denoiser(network, CosineSchedule(), predicts)
     average = copy.deepcopy(denoiser).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr, betas=(0.9, 0.99))
     generator = torch.Generator().manual_seed(seed)
@@ -58,7 +58,7 @@ def train(
 
         # Noise each sample to a time of its own, let the network predict, compare: VDM eq 2.
         if objective is None:
-            loss = denoiser.loss(x, generator=generator, weighting=target).mean
+            loss = denoiser.loss(x, generator=generator, weighting=predicts).mean
         else:
             t, noise = objective.times(batch, generator), torch.randn(x.shape, generator=generator)
             loss = objective(denoiser, average, Batch(x, {}, None, t, noise)).mean

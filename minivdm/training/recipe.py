@@ -19,6 +19,7 @@ from minivdm.core.schedules import Schedule
 from minivdm.core.targets import TARGETS, WEIGHTINGS
 from minivdm.data.kept import KeptClips
 from minivdm.networks.unet3d import UNet3D
+from minivdm.networks.unet3d_config import UNet3DConfig
 from minivdm.training import objectives, parts
 from minivdm.training.validate import between, check_arguments, check_types, fits, known, require, tuples
 
@@ -62,7 +63,7 @@ class Recipe:
     stride: int = 0
     images: int = 0
     keep: int = 0  # clips that are made once and gone through again and again; 0: each clip is new
-    # network: keyword arguments of networks.UNet3D; conditions: how often each is left out in training
+    # network: fields of networks.UNet3DConfig; conditions: how often each is left out in training
     network: dict[str, Any] = field(
         default_factory=lambda: {"width": 32, "multipliers": [1, 2, 4], "patch": 2, "labels": 10}
     )
@@ -150,7 +151,7 @@ class Recipe:
 
     def _check_parts(self) -> None:
         """The network with its arguments, conditions, size and data; targets; noise."""
-        check_arguments(UNet3D, self.network, "network")
+        check_arguments(UNet3DConfig, self.network, "network")
         known("data", self.data, parts.DATA)
         parts.DATA[self.data].check(self)
         known("target", self.target, TARGETS)

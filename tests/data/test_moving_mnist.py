@@ -67,7 +67,7 @@ def test_seed_and_split_give_other_clips() -> None:
 
 def test_every_pixel_is_the_maximum_of_the_digits_over_it() -> None:
     # The definition, one digit and one frame at a time; exact, as everything is integers.
-    data = MovingMNIST(size=40, frames=6, digits=3, digit_size=28)
+    data = MovingMNIST(size=(40, 28), frames=6, digits=3)
     clips = data.clips(range(5))
     pool = files.load_digits()
     patches = {tuple(image.flatten().tolist()): int(label) for image, label in zip(*vars(pool).values(), strict=True)}
@@ -86,8 +86,8 @@ def test_every_pixel_is_the_maximum_of_the_digits_over_it() -> None:
 
 
 def test_half_size_is_the_mean_of_two_by_two() -> None:
-    half = MovingMNIST(size=14, frames=1, digit_size=14)
-    full = MovingMNIST(size=28, frames=1, digit_size=28)  # no room to move: both show the same digit, in place
+    half = MovingMNIST(size=(14, 14), frames=1)
+    full = MovingMNIST(size=(28, 28), frames=1)  # no room to move: both show the same digit, in place
     mean = torch.nn.functional.avg_pool2d(as_bytes(full.clips(range(9)).video)[:, 0].float(), 2)
     assert (as_bytes(half.clips(range(9)).video)[:, 0] - mean).abs().max() <= 0.5  # rounding
 
@@ -163,7 +163,8 @@ def test_shipped_digits_are_balanced_and_disjoint() -> None:
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"size": 16, "digit_size": 28}, "digit_size: expected 1 to 16, got 28"),
+        ({"size": (16, 28)}, "size: digit: expected 1 to 16, got 28"),
+        ({"size": (16, 8, 8)}, r"size: expected that of the canvas or \(canvas, digit\), got \(16, 8, 8\)"),
         ({"frames": 0}, "frames: expected at least 1, got 0"),
         ({"digits": 0}, "digits"),
         ({"digits": (2, 1)}, "digits"),

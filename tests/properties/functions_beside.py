@@ -47,8 +47,8 @@ def cases() -> list[Case]:
         found.append(Case(name or getattr(function, "__qualname__", "?"), function, arguments))
 
     # ---- data
-    add(data.MovingMNIST, size=16, frames=2, digits=(1, 2), speed=1.0, motion="stochastic", split="test", seed=1,
-        device="cpu", digit_size=7)  # fmt: skip
+    add(data.MovingMNIST, size=(16, 7), frames=2, digits=(1, 2), speed=1.0, motion="stochastic", split="test", seed=1,
+        device="cpu")  # fmt: skip
     add(SMALL.clips, "MovingMNIST.clips", indices=[0, 1])
     add(SMALL.images, "MovingMNIST.images", indices=torch.arange(2))
     add(SMALL.__getitem__, "MovingMNIST[]", index=3)

@@ -123,7 +123,7 @@ def test_points_learn_the_end_of_the_flow():
     objective = consistency.ConsistencyDistillation(teacher, Student(steps=16, teacher_steps=1), "x")
     network = PointNetwork(1, width=32, generator=torch.Generator().manual_seed(0))
     student, _ = loop.train(
-        network, lambda i: data[i % 4096], steps=400, batch=128, lr=3e-3, decay=0.95, every=0, objective=objective
+        network, lambda i: data[i % 4096], steps=400, batch=128, lr=3e-3, decay=0.95, every=0, target=objective
     )
     z = noise(512, 1, seed=3).float()
     end = consistency.ExactConsistency(TWO, schedule)(z, 1.0)

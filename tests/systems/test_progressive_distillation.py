@@ -191,7 +191,7 @@ def test_points_learn_one_step_of_what_took_many():
     objective = pd.ProgressiveDistillation(exact, Student(steps=1, teacher_steps=16), "truncated_snr")
     network = PointNetwork(1, width=32, generator=torch.Generator().manual_seed(0))
     student, losses = loop.train(
-        network, lambda i: data[i % 4096], steps=200, batch=64, lr=3e-3, decay=0.99, every=0, objective=objective
+        network, lambda i: data[i % 4096], steps=200, batch=64, lr=3e-3, decay=0.99, every=0, target=objective
     )
     z = noise(512, 1, seed=3).float()
     many, few = samplers.sample(exact, z, 256), samplers.sample(student, z, 1)
