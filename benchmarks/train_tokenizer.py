@@ -13,6 +13,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,18 +44,18 @@ def small(videos: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def figures(model: Tokenizer, clips: int = 48) -> dict[str, object]:
+def figures(model: Tokenizer, clips: int = 48, noises: tuple[float, ...] = (0.0, 0.3, 0.5)) -> dict[str, Any]:
     """Rate, error and legibility on clips of the test digits, of the clips themselves and with noise on latents."""
     x = MovingMNIST(SIZE, FRAMES, speed=SPEED, split="test", seed=9).clips(torch.arange(clips))
     coded = [model.code(part, torch.Generator().manual_seed(0)) for part in x.video.split(8)]
     latents = torch.cat([part.latents for part in coded])
     spread = latents.std((0, 2, 3, 4), keepdim=True)
-    found: dict[str, object] = {
+    found: dict[str, Any] = {
         "clips": clips,
         "nats per clip": round(torch.cat([part.nats for part in coded]).mean().item(), 1),
         "the clips themselves": right(x.video, x.labels),
     }
-    for noise in (0.0, 0.3, 0.5):
+    for noise in noises:
         more = noise * spread * torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
         made = torch.cat([model.reconstruct(part).float().clamp(-1, 1) for part in (latents + more).split(8)])
         decibels = psnr(made, x.video, of="clip")
@@ -75,11 +76,14 @@ def right(videos: torch.Tensor, labels: torch.Tensor) -> dict[str, list[float]]:
     return {name: [round(n, 4) for n in (s.rate, s.low, s.high)] for name, s in shares.items()}
 
 
-def train(arguments: argparse.Namespace) -> tuple[Tokenizer, dict[str, object]]:
-    """Minutes of this process's CPU time: crops first, whole clips in the last 15 %; then the latents' scale."""
+def train(arguments: argparse.Namespace, **config: Any) -> tuple[Tokenizer, dict[str, object]]:
+    """Minutes of this process's CPU time: crops first, whole clips in the last 15 %; then the latents' scale.
+
+    config: arguments of `Tokenizer`.
+    """
     torch.manual_seed(arguments.seed)
     data, generator = MovingMNIST(SIZE, FRAMES, speed=SPEED), torch.Generator().manual_seed(arguments.seed)
-    model = Tokenizer()
+    model = Tokenizer(**config)
     with torch.no_grad():
         model.get_parameter("head.2.bias").fill_(-1.0)  # the background
     hidden, rest = split(model)
