@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from minivdm.core.schedules import CosineSchedule, FlowSchedule, Schedule
 from minivdm.data.captioned_mnist import CaptionedMNIST
@@ -168,6 +169,15 @@ def check_network(arguments: dict[str, Any], frames: int, size: int) -> None:
     _checked(json.dumps(arguments, sort_keys=True), frames, size)
 
 
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves weights as they come. Drawing them without memory would import torch's compiler, for a second or two."""
+
+    def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 @lru_cache(maxsize=256)
 def _checked(text: str, frames: int, size: int) -> None:
     arguments = json.loads(text)
@@ -176,7 +186,7 @@ def _checked(text: str, frames: int, size: int) -> None:
         small = all(not isinstance(n, int) or 0 <= n <= 1 << 16 for n in numbers)
         require(small, f"network.{key}", "0 to 65,536", value)
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), _NothingDrawn():
             network = UNet3D(**arguments)
             clip = torch.empty(2, arguments.get("channels", 1), frames, size, size)
             network.check(clip, torch.empty(2), None)
