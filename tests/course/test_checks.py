@@ -114,7 +114,7 @@ def test_an_answer_that_calls_the_right_one_is_refused(half):
         functools.partial(right),
         torch.no_grad()(right),
         lambda *a: right(*a),
-        lambda *a: checks.samplers._ddim(*a),
+        lambda *a: checks.samplers.ddim._ddim(*a),
         lambda *a: next(map(right, *([x] for x in a))),
     )
     for answer in borrowed:

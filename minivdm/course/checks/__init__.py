@@ -1,14 +1,15 @@
 """What an exercise calls to learn whether it is right, and if not, why not.
 
-One module for each lesson: an assignment says ``from minivdm.course.checks import samplers as checks`` and then
-``checks.ddim_step(ddim_step)``. `minivdm.course.checks.harness` says how a check works.
+One folder for each lesson: an assignment says ``from minivdm.course.checks import samplers as checks`` and then
+``checks.ddim_step(ddim_step)``. The folder's own module hands on what its files hold, each about one idea, and lists it
+in CHECKS. `minivdm.course.checks.harness` says how a check works.
 """
 
 import importlib
 
 from minivdm.course.checks.harness import Check, CheckFailed, Unfinished
 
-#: Assignment -> the module of this package with its checks.
+#: Assignment -> the folder of this package with its checks.
 MODULES = {
     "01_forward_sdes": "forward_sdes",
     "02_noise_schedules": "noise_schedules",
@@ -37,4 +38,4 @@ def checks_of(assignment: str) -> dict[str, Check]:
     if assignment not in MODULES:
         raise ValueError(f"no assignment {assignment!r}; there are {', '.join(MODULES)}")
     module = importlib.import_module(f"minivdm.course.checks.{MODULES[assignment]}")
-    return {name: thing for name, thing in vars(module).items() if isinstance(thing, Check)}
+    return {check.name: check for check in module.CHECKS}

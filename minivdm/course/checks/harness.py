@@ -19,12 +19,15 @@ from torch import Tensor
 
 from minivdm.course.checks.compare import changed, copied, differs, tensors
 from minivdm.course.checks.inputs import (
+    FLOATS,
     Counted,
     counting,
     counting_while_sampling,
     generator,
+    integer,
     name_of,
     ordered_pair,
+    per_sample,
     uniform,
     video,
     while_sampling,
@@ -32,6 +35,7 @@ from minivdm.course.checks.inputs import (
 from minivdm.course.checks.limits import SECRET, Borrowed, codes, conceal, limit, sealed
 
 __all__ = [
+    "FLOATS",
     "Case",
     "Check",
     "CheckFailed",
@@ -41,8 +45,10 @@ __all__ = [
     "counting",
     "counting_while_sampling",
     "generator",
+    "integer",
     "name_of",
     "ordered_pair",
+    "per_sample",
     "uniform",
     "video",
     "while_sampling",

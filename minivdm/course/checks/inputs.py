@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+#: The dtypes that an answer is asked for.
+FLOATS = (torch.float64, torch.float32)
+
 
 def generator(seed: int) -> torch.Generator:
     """A seeded generator for a check's inputs."""
@@ -24,12 +27,22 @@ def uniform(g: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
     return low + (high - low) * torch.rand(shape, generator=g, dtype=torch.float64)
 
 
+def integer(g: torch.Generator, low: int, high: int) -> int:
+    """A whole number from low to high, both included."""
+    return int(torch.randint(low, high + 1, (), generator=g))
+
+
 def ordered_pair(g: torch.Generator, low: float = 0.05, high: float = 0.95) -> tuple[float, float]:
     """Times s < t in [low, high], at least a tenth of the way apart."""
     width = high - low
     s = low + 0.4 * width * float(torch.rand((), generator=g, dtype=torch.float64))
     t = s + width * (0.1 + 0.5 * float(torch.rand((), generator=g, dtype=torch.float64)))
     return s, t
+
+
+def per_sample(values: Tensor, x: Tensor) -> Tensor:
+    """A value for each sample, (b,), in a shape that multiplies x, (b, ...)."""
+    return values.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def name_of(dtype: torch.dtype) -> str:
