@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,25 +38,35 @@ def _ssim_cases(seed: int) -> Iterator[Case]:
     yield Case("a frame with itself", (x.clone(), x, _gaussian_window(5, 1.0)))
 
 
+@dataclass(frozen=True)
+class _Slip:
+    """What a student may get wrong about SSIM; by default nothing."""
+
+    zero: float = -1.0
+    one: float = 1.0
+    c1: float = 0.01**2
+    c2: float = 0.03**2
+    pad: bool = False
+    centred: bool = True
+    deviations: bool = False
+    join: Callable[[Tensor, Tensor], Tensor] = torch.mul
+
+
+NO_SLIP = _Slip()
+
+
 def _ssim(
     x: Tensor,
     y: Tensor,
     window: Tensor,
     *,
-    zero: float = -1.0,
-    one: float = 1.0,
-    c1: float = 0.01**2,
-    c2: float = 0.03**2,
-    pad: bool = False,
-    centred: bool = True,
-    deviations: bool = False,
-    join: Callable[[Tensor, Tensor], Tensor] = torch.mul,
+    slip: _Slip = NO_SLIP,
 ) -> Tensor:
-    """By windows cut out one by one, and sums of squares around their means; the options make mistakes."""
+    """By windows cut out one by one, and sums of squares around their means."""
     cut = []
     for image in (x, y):
-        image = (image - zero) / (one - zero)
-        if pad:
+        image = (image - slip.zero) / (slip.one - slip.zero)
+        if slip.pad:
             image = functional.pad(image, (window.shape[1] // 2,) * 2 + (window.shape[0] // 2,) * 2)
         cut.append(image.unfold(1, window.shape[0], 1).unfold(2, window.shape[1], 1))
 
@@ -63,13 +75,17 @@ def _ssim(
 
     (a, b), (m_a, m_b) = cut, map(mean, cut)
     var_a, var_b, cov = (mean(u * v) for u, v in ((a - m_a, a - m_a), (b - m_b, b - m_b), (a - m_a, b - m_b)))
-    if not centred:
+    if not slip.centred:
         var_a, var_b, cov = mean(a * a), mean(b * b), mean(a * b)
-    if deviations:
+    if slip.deviations:
         var_a, var_b = var_a.sqrt(), var_b.sqrt()
-    light = (2 * m_a * m_b + c1) / (m_a**2 + m_b**2 + c1)
-    structure = (2 * cov + c2) / (var_a + var_b + c2)
-    return join(light, structure).flatten(1).mean(1)
+    light = (2 * m_a * m_b + slip.c1) / (m_a**2 + m_b**2 + slip.c1)
+    structure = (2 * cov + slip.c2) / (var_a + var_b + slip.c2)
+    return slip.join(light, structure).flatten(1).mean(1)
+
+
+def _but(**changes: Any) -> Callable[..., Tensor]:
+    return lambda *given: _ssim(*given, slip=_Slip(**changes))
 
 
 ssim = Check(
@@ -78,26 +94,24 @@ ssim = Check(
     _ssim_cases,
     [
         Wrong(
-            lambda x, y, w: _ssim(x, y, w, zero=0.0),
+            _but(zero=0.0),
             "your pixels still go from -1 to 1; the constants c1 and c2 are made for pixels in [0, 1].",
         ),
         Wrong(
-            lambda x, y, w: _ssim(x, y, w, c1=0.01, c2=0.03),
+            _but(c1=0.01, c2=0.03),
             "your constants are 0.01 and 0.03; (12.3) has their squares.",
         ),
         Wrong(
-            lambda x, y, w: _ssim(x, y, w, c1=0.03**2, c2=0.01**2),
+            _but(c1=0.03**2, c2=0.01**2),
             "c1 and c2 are exchanged: the smaller one belongs to the means.",
         ),
         Wrong(
-            lambda x, y, w: _ssim(x, y, w, centred=False),
+            _but(centred=False),
             "your variances and covariance are mean squares and products; take the means out of them.",
         ),
+        Wrong(_but(deviations=True), "you have standard deviations where (12.3) has variances."),
         Wrong(
-            lambda x, y, w: _ssim(x, y, w, deviations=True), "you have standard deviations where (12.3) has variances."
-        ),
-        Wrong(
-            lambda x, y, w: _ssim(x, y, w, pad=True),
+            _but(pad=True),
             "you also count windows that hang over the edge; average over the places where the window lies inside "
             "the frame.",
         ),
@@ -108,7 +122,7 @@ ssim = Check(
         ),
         Wrong(lambda x, y, w: _ssim(x, y, w.T), "your window is transposed: its first index counts rows."),
         Wrong(
-            lambda x, y, w: _ssim(x, y, w, join=lambda light, structure: structure),
+            _but(join=lambda light, structure: structure),
             "the first factor of (12.3), that of the means, is missing.",
         ),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -57,6 +58,23 @@ def _cases(seed: int) -> Iterator[Case]:
     yield Case("one step", (_Network(g, 3, torch.float64), *small, [1.0, 0.0], LINEAR, w))
 
 
+@dataclass(frozen=True)
+class _Slip:
+    """What a student may get wrong about the sampler; by default nothing."""
+
+    sign: float = 1.0
+    factor: float = 0.5
+    replace: str = "noisy"
+    start: bool = True
+    last: bool = True
+    of_clean: bool = False
+    through: bool = True
+    stale: bool = False
+
+
+NO_SLIP = _Slip()
+
+
 def _extend(
     denoise: Callable[..., Tensor],
     x_a: Tensor,
@@ -65,45 +83,38 @@ def _extend(
     schedule: Schedule,
     w_r: float,
     *,
-    sign: float = 1.0,
-    factor: float = 0.5,
-    replace: str = "noisy",
-    start: bool = True,
-    last: bool = True,
-    of_clean: bool = False,
-    through: bool = True,
-    stale: bool = False,
+    slip: _Slip = NO_SLIP,
 ) -> Tensor:
     """The sampler, or one with a slip."""
     n, z = x_a.shape[2], noise
 
     def put(z: Tensor, s: float) -> Tensor:
         alpha, sigma = float(schedule.alpha(s)), float(schedule.sigma(s))
-        if s == 0 and last:
+        if s == 0 and slip.last:
             given = x_a
-        elif replace == "noisy":
+        elif slip.replace == "noisy":
             given = alpha * x_a + sigma * noise[:, :, :n]
         else:
-            given = x_a if replace == "clean" else z[:, :, :n]
+            given = x_a if slip.replace == "clean" else z[:, :, :n]
         return torch.cat([given, z[:, :, n:]], 2)
 
-    z = put(z, times[0]) if start else z
+    z = put(z, times[0]) if slip.start else z
     for t, s in zip(times[:-1], times[1:], strict=True):
         alpha_t, sigma_t = float(schedule.alpha(t)), float(schedule.sigma(t))
         with torch.enable_grad():
             leaf = z.detach().clone().requires_grad_()
             x_hat = denoise(leaf, t)
-            seen = x_hat[:, :, :n] if through else leaf[:, :, :n] + (x_hat - leaf)[:, :, :n].detach()
+            seen = x_hat[:, :, :n] if slip.through else leaf[:, :, :n] + (x_hat - leaf)[:, :, :n].detach()
             (gradient,) = torch.autograd.grad((x_a - seen).square().sum(), leaf)
         plain = x_hat.detach()
-        x = plain - sign * w_r * factor * (1.0 if of_clean else alpha_t) * gradient
-        eps = (z - alpha_t * (plain if stale else x)) / sigma_t
+        x = plain - slip.sign * w_r * slip.factor * (1.0 if slip.of_clean else alpha_t) * gradient
+        eps = (z - alpha_t * (plain if slip.stale else x)) / sigma_t
         z = put(float(schedule.alpha(s)) * x + float(schedule.sigma(s)) * eps, s)
     return z
 
 
 def _but(**changes: Any) -> Callable[..., Tensor]:
-    return lambda *given: _extend(*given, **changes)
+    return lambda *given: _extend(*given, slip=_Slip(**changes))
 
 
 def _twice(denoise: Callable[..., Tensor], x_a: Tensor, noise: Tensor, *rest: Any) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -200,6 +201,20 @@ def _scales(schedule: Schedule, t: float, z: Tensor, clean: bool = True) -> tupl
     return schedule.alpha(one).to(z), schedule.sigma(one).to(z)
 
 
+@dataclass(frozen=True)
+class _Slip:
+    """What a student may get wrong about the target; by default nothing."""
+
+    mix: Callable[[Tensor, Tensor, float, int], Tensor] = lambda c, u, w, k: c + w * (c - u)
+    clean: bool = True
+    stale: bool = False
+    steps: int = 2
+    end: str = "x"
+
+
+NO_SLIP = _Slip()
+
+
 def _guided(
     asked: Callable[..., Tensor],
     plain: Callable[..., Tensor],
@@ -209,29 +224,25 @@ def _guided(
     s: float,
     schedule: Schedule,
     *,
-    mix: Callable[[Tensor, Tensor, float, int], Tensor] = lambda c, u, w, k: c + w * (c - u),
-    clean: bool = True,
-    stale: bool = False,
-    steps: int = 2,
-    end: str = "x",
+    slip: _Slip = NO_SLIP,
 ) -> Tensor:
     now, here, x = t, z, z
-    for k in range(steps):
-        then = s if k + 1 == steps else (t + s) / 2
-        at = t if stale else now
-        x = mix(asked(here, at), plain(here, at), w, k)
-        (a, b), (c, d) = _scales(schedule, now, z), _scales(schedule, then, z, clean)
+    for k in range(slip.steps):
+        then = s if k + 1 == slip.steps else (t + s) / 2
+        at = t if slip.stale else now
+        x = slip.mix(asked(here, at), plain(here, at), w, k)
+        (a, b), (c, d) = _scales(schedule, now, z), _scales(schedule, then, z, slip.clean)
         here, now = c * x + d * (here - a * x) / b, then
-    if end == "after":
+    if slip.end == "after":
         return here
-    if end == "last":
+    if slip.end == "last":
         return x
-    (a, b), (c, d) = _scales(schedule, t, z), _scales(schedule, s, z, clean)
+    (a, b), (c, d) = _scales(schedule, t, z), _scales(schedule, s, z, slip.clean)
     return (b * here - d * z) / (b * c - d * a)
 
 
 def _guided_but(**changes: Any) -> Callable[..., Tensor]:
-    return lambda *given: _guided(*given, **changes)
+    return lambda *given: _guided(*given, slip=_Slip(**changes))
 
 
 def _both_counted(

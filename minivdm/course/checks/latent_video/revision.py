@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -43,6 +43,19 @@ def _remade_cases(seed: int) -> Iterator[Case]:
     yield Case("strength 0: nothing is made anew", (clip, code.encode, code.decode, _made, noise, [0.0], SHORT))
 
 
+@dataclass(frozen=True)
+class _Slip:
+    """What a student may get wrong about the walk; by default nothing."""
+
+    start: str = "noised"
+    clean: bool = True
+    step: str = "ddim"
+    end: str = "decoded"
+
+
+NO_SLIP = _Slip()
+
+
 def _remade(
     clip: Tensor,
     encode: Callable[..., Tensor],
@@ -52,31 +65,32 @@ def _remade(
     times: Sequence[float],
     schedule: Schedule,
     *,
-    start: str = "noised",
-    clean: bool = True,
-    step: str = "ddim",
-    end: str = "decoded",
+    slip: _Slip = NO_SLIP,
 ) -> Tensor:
     def scales(t: float) -> tuple[Tensor, Tensor]:
         one = torch.tensor(t, dtype=torch.float64)
-        if t == 0 and clean:
+        if t == 0 and slip.clean:
             return torch.ones_like(noise[:1, :1, :1, :1, :1]), torch.zeros_like(noise[:1, :1, :1, :1, :1])
         return schedule.alpha(one).to(noise), schedule.sigma(one).to(noise)
 
     first, (alpha, sigma) = encode(clip), scales(times[0])
     z = {"noised": alpha * first + sigma * noise, "noise": noise, "clean": first, "unscaled": first + sigma * noise}[
-        start
+        slip.start
     ]
-    if start == "noise" and len(times) == 1:
+    if slip.start == "noise" and len(times) == 1:
         z = first
     for t, s in zip(times[:-1], times[1:], strict=True):
         x = denoise(z, t)
         (a, b), (c, d) = scales(t), scales(s)
         eps = (z - a * x) / b
-        if step == "fresh":
+        if slip.step == "fresh":
             eps = noise
-        z = x if step == "jump" else c * x + d * eps
-    return z if end == "latents" else decode(z)
+        z = x if slip.step == "jump" else c * x + d * eps
+    return z if slip.end == "latents" else decode(z)
+
+
+def _but(**changes: Any) -> Callable[..., Tensor]:
+    return lambda *given: _remade(*given, slip=_Slip(**changes))
 
 
 def _calls(
@@ -93,22 +107,16 @@ remade = Check(
     _remade,
     _remade_cases,
     [
-        Wrong(partial(_remade, start="noise"), "you start from noise alone: the clip that came in is forgotten."),
-        Wrong(partial(_remade, start="clean"), "you put no noise on the latents; the denoiser is told that there is."),
+        Wrong(_but(start="noise"), "you start from noise alone: the clip that came in is forgotten."),
+        Wrong(_but(start="clean"), "you put no noise on the latents; the denoiser is told that there is."),
+        Wrong(_but(start="unscaled"), "your noised latents keep their full size; at t the signal has alpha."),
         Wrong(
-            partial(_remade, start="unscaled"), "your noised latents keep their full size; at t the signal has alpha."
-        ),
-        Wrong(
-            partial(_remade, clean=False),
+            _but(clean=False),
             "a walk that ends at 0 ends in data, alpha = 1 and sigma = 0, whatever the schedule still has there.",
         ),
-        Wrong(
-            partial(_remade, step="fresh"), "you go on with the noise that was put on; DDIM keeps what is left in z."
-        ),
-        Wrong(
-            partial(_remade, step="jump"), "you take each estimate for the next latent: no noise is left for its time."
-        ),
-        Wrong(partial(_remade, end="latents"), "you return latents; a clip is asked for."),
+        Wrong(_but(step="fresh"), "you go on with the noise that was put on; DDIM keeps what is left in z."),
+        Wrong(_but(step="jump"), "you take each estimate for the next latent: no noise is left for its time."),
+        Wrong(_but(end="latents"), "you return latents; a clip is asked for."),
     ],
     probe=_calls,
 )

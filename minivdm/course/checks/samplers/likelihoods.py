@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,6 +51,20 @@ def _normal(z: Tensor, std: float) -> Tensor:
     return -per_value.sum(1).to(z.dtype)
 
 
+@dataclass(frozen=True)
+class _Slip:
+    """What a student may get wrong about the integral; by default nothing."""
+
+    sign: float = 1.0
+    prior: Callable[[Tensor, float], Tensor] = _normal
+    late: bool = False  # the divergence where a step ends
+    start: bool = False  # the prior at x
+    step: float = 1.0  # power of a step's length
+
+
+NO_SLIP = _Slip()
+
+
 def _walked(
     velocity: Callable[..., Tensor],
     divergence: Callable[..., Tensor],
@@ -56,23 +72,19 @@ def _walked(
     times: list[float],
     std: float,
     *,
-    sign: float = 1.0,
-    prior: Callable[[Tensor, float], Tensor] = _normal,
-    late: bool = False,
-    start: bool = False,
-    step: float = 1.0,
+    slip: _Slip = NO_SLIP,
 ) -> Tensor:
-    """Euler's method; late: the divergence where a step ends; start: the prior at x."""
+    """Euler's method, or one with a slip."""
     z, change = x, torch.zeros_like(x.flatten(1)[:, 0])
     for s, t in zip(times[:-1], times[1:], strict=True):
         new = z + (t - s) * velocity(z, s)
-        change = change + (t - s) ** step * (divergence(new, t) if late else divergence(z, s))
+        change = change + (t - s) ** slip.step * (divergence(new, t) if slip.late else divergence(z, s))
         z = new
-    return prior(x if start else z, std) + sign * change
+    return slip.prior(x if slip.start else z, std) + slip.sign * change
 
 
-def _but(**changes: object) -> Callable[..., Tensor]:
-    return lambda *arguments: _walked(*arguments, **changes)  # type: ignore[arg-type]
+def _but(**changes: Any) -> Callable[..., Tensor]:
+    return lambda *given: _walked(*given, slip=_Slip(**changes))
 
 
 log_likelihood = Check(

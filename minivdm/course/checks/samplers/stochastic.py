@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -162,6 +163,19 @@ def _any_cases(seed: int) -> Iterator[Case]:
     yield Case("points, kappa = 1.5, sub-variance-preserving", (*three_videos(g, 6, 2), t, s, SubVPSchedule(), 1.5))
 
 
+@dataclass(frozen=True)
+class _Slip:
+    """What a student may get wrong about the step; by default nothing."""
+
+    pull: Callable[[float], float] = lambda kappa: (1 + kappa**2) / 2
+    spread: Callable[[float, float], float] = lambda kappa, length: kappa * length**0.5
+    drift: float = 1.0
+    power: int = 2
+
+
+NO_SLIP = _Slip()
+
+
 def _any(
     z: Tensor,
     x_hat: Tensor,
@@ -171,18 +185,18 @@ def _any(
     schedule: Schedule,
     kappa: float,
     *,
-    pull: float | None = None,
-    spread: float | None = None,
-    drift: float = 1.0,
-    power: int = 2,
+    slip: _Slip = NO_SLIP,
 ) -> Tensor:
     """z + drift * (t - s) * (-f z) + (t - s) pull g² score + spread g noise, by default as in (6.5)."""
     length = t - s
-    pull = (1 + kappa**2) / 2 if pull is None else pull
-    spread = kappa * length**0.5 if spread is None else spread
     f, g = schedule.drift(t), schedule.diffusion(t)
-    score = (schedule.alpha(t) * x_hat - z) / schedule.sigma(t) ** power
-    return z - drift * length * f * z + length * pull * g**2 * score + spread * g * noise
+    score = (schedule.alpha(t) * x_hat - z) / schedule.sigma(t) ** slip.power
+    moved = z - slip.drift * length * f * z + length * slip.pull(kappa) * g**2 * score
+    return moved + slip.spread(kappa, length) * g * noise
+
+
+def _but(**changes: Any) -> Callable[..., Tensor]:
+    return lambda *given: _any(*given, slip=_Slip(**changes))
 
 
 any_noise_step = Check(
@@ -191,24 +205,24 @@ any_noise_step = Check(
     _any_cases,
     [
         Wrong(
-            lambda *a: _any(*a, pull=1.0),
+            _but(pull=lambda kappa: 1.0),
             "your pull along the score is that of the reverse SDE, whatever kappa is: less noise needs less pull.",
         ),
         Wrong(
-            lambda *a: _any(*a, pull=(1 + a[-1]) / 2), "rho enters the drift of (6.5) as a square, and so does kappa."
+            _but(pull=lambda kappa: (1 + kappa) / 2), "rho enters the drift of (6.5) as a square, and so does kappa."
         ),
         Wrong(
-            lambda *a: _any(*a, pull=-(1 + a[-1] ** 2) / 2, drift=-1.0),
+            _but(pull=lambda kappa: -(1 + kappa**2) / 2, drift=-1.0),
             "the sign of your drift is that of a step forwards in time; dt is s − t here, a negative number.",
         ),
         Wrong(
-            lambda *a: _any(*a, spread=a[-1] * (a[3] - a[4])),
+            _but(spread=lambda kappa, length: kappa * length),
             "your noise grows with the length of the step; a Brownian motion spreads with its root.",
         ),
         Wrong(
-            lambda *a: _any(*a, spread=(a[3] - a[4]) ** 0.5),
+            _but(spread=lambda kappa, length: length**0.5),
             "your noise is that of the reverse SDE, whatever kappa is: rho is kappa times g.",
         ),
-        Wrong(lambda *a: _any(*a, power=1), "you took −eps_hat for the score; that is divided by sigma once more."),
+        Wrong(_but(power=1), "you took −eps_hat for the score; that is divided by sigma once more."),
     ],
 )

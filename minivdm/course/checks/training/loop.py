@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,6 +40,22 @@ def _cases(seed: int) -> Iterator[Case]:
     yield Case("one step", (_Network(g), _batches(g, 1), schedule, 0.01, 1.0))
 
 
+@dataclass(frozen=True)
+class _Slip:
+    """What a student may get wrong about the loop; by default nothing."""
+
+    zero: bool = True
+    limit: float = 1.0
+    average: str = "after"
+    total: Callable[[Tensor], Tensor] = torch.mean
+    sign: float = 1.0
+    optimizer: Callable[..., Any] = torch.optim.Adam
+    anew: bool = False
+
+
+NO_SLIP = _Slip()
+
+
 def _train(
     network: nn.Module,
     batches: Sequence[Batch],
@@ -46,48 +63,42 @@ def _train(
     lr: float,
     half_life: float,
     *,
-    zero: bool = True,
-    limit: float = 1.0,
-    average: str = "after",
-    total: Callable[[Tensor], Tensor] = torch.mean,
-    sign: float = 1.0,
-    optimizer: Callable[..., Any] = torch.optim.Adam,
-    anew: bool = False,
+    slip: _Slip = NO_SLIP,
 ) -> tuple[list[float], dict[str, Tensor]]:
     """The loop, or one with a slip."""
     names = [name for name, _ in network.named_parameters()]
     weights = list(network.parameters())
-    steps = optimizer(weights, lr=lr)
+    steps = slip.optimizer(weights, lr=lr)
     kept = [weight.detach().clone() for weight in weights]
-    if average == "zero":
+    if slip.average == "zero":
         kept = [torch.zeros_like(weight) for weight in weights]
     beta, losses = 0.5 ** (1 / half_life), []
     for x, t, noise in batches:
-        steps = optimizer(weights, lr=lr) if anew else steps
+        steps = slip.optimizer(weights, lr=lr) if slip.anew else steps
         shape = (-1, *[1] * (x.ndim - 1))
         alpha, sigma = (scale.to(x).reshape(shape) for scale in (schedule.alpha(t), schedule.sigma(t)))
         error = network(alpha * x + sigma * noise, schedule.log_snr(t).to(x)) - (alpha * noise - sigma * x)
-        loss = total(error.square())
+        loss = slip.total(error.square())
         losses.append(loss.item())
-        if zero:
+        if slip.zero:
             steps.zero_grad()
-        (sign * loss).backward()
-        if average == "before":
+        (slip.sign * loss).backward()
+        if slip.average == "before":
             kept = [beta * old + (1 - beta) * new.detach() for old, new in zip(kept, weights, strict=True)]
-        if math.isfinite(limit):
-            nn.utils.clip_grad_norm_(weights, limit)
+        if math.isfinite(slip.limit):
+            nn.utils.clip_grad_norm_(weights, slip.limit)
         steps.step()
-        if average in ("after", "zero"):
+        if slip.average in ("after", "zero"):
             kept = [beta * old + (1 - beta) * new.detach() for old, new in zip(kept, weights, strict=True)]
-        if average == "swapped":
+        if slip.average == "swapped":
             kept = [(1 - beta) * old + beta * new.detach() for old, new in zip(kept, weights, strict=True)]
-    if average == "none":
+    if slip.average == "none":
         kept = [weight.detach().clone() for weight in weights]
     return losses, dict(zip(names, kept, strict=True))
 
 
 def _but(**changes: Any) -> Callable[..., tuple[list[float], dict[str, Tensor]]]:
-    return lambda *given: _train(*given, **changes)
+    return lambda *given: _train(*given, slip=_Slip(**changes))
 
 
 def _trained(answer: Callable[..., Any], network: _Network, *rest: Any) -> dict[str, Any]:
