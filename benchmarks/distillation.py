@@ -11,8 +11,8 @@ towards frames that belong together (w_f = 0.75): three evaluations of the netwo
 and take one. Clips are kept in --keep in parts of 64, so that an interrupted row goes on where it stopped, and a
 measurement of more clips takes over those that are there.
 
-Distances, intervals and their pairing are those of benchmarks/paper_tables.py. Ratios are to the teacher's 256 DDIM
-steps, the students' ceiling, with the same bootstrap draw of clips in both.
+Distances, intervals and their pairing are those of benchmarks/clip_metrics.py and bootstrap.py. Ratios are to the
+teacher's 256 DDIM steps, the students' ceiling, with the same bootstrap draw of clips in both.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from typing import Any, NamedTuple
 
 import devices
 import numpy as np
-import paper_tables
 import torch
-from paper_tables import REAL, Cells, averaged, bootstrapped, bounds, distance, windows
+from bootstrap import Cells, averaged, interval_of
+from clip_metrics import REAL, REFERENCE, REFERENCE_FROM, WEIGHTS, distance, ratios, windows
+from finished import RESULTS, OtherSettings, as_json, fill, resumed
 from torch import Tensor
 
 from minivdm import tasks
@@ -57,7 +58,7 @@ class Row(NamedTuple):
     grid: time_grids.Grid = time_grids.uniform_in_t
 
 
-TEACHER = paper_tables.WEIGHTS
+TEACHER = WEIGHTS
 ROWS: dict[str, Row] = {
     **{f"few-{n}": Row(f"few-{n}", n, "ddim", n) for n in (16, 8, 4, 2, 1)},
     **{f"teacher, DDIM, {n} steps": Row(TEACHER, n, "ddim", 3 * n) for n in (8, 16, 32, 64, 256)},
@@ -153,8 +154,7 @@ def measured(videos: Tensor, labels: Tensor, reference: Tensor) -> dict[str, Any
 def cell(name: str, count: int, seed: int, keep: Path, runs: Path | None, device: torch.device) -> dict[str, Any]:
     """A row's figures."""
     data = pretrained.load(TEACHER).config.make_data(split="test")
-    first = paper_tables.REFERENCE_FROM
-    reference = data.clips(torch.arange(first, first + max(paper_tables.REFERENCE, count))).video
+    reference = data.clips(torch.arange(REFERENCE_FROM, REFERENCE_FROM + max(REFERENCE, count))).video
     made_of: dict[str, Any] = {}
     if name == REAL:
         found = data.clips(torch.arange(count))
@@ -175,23 +175,6 @@ def cell(name: str, count: int, seed: int, keep: Path, runs: Path | None, device
         "hardware": monitor.hardware(device),
         "metrics": measured(videos, labels, reference),
     }
-
-
-def ratios(cells: Cells, ceiling: str = CEILING) -> list[dict[str, Any]]:
-    """Each row's distances as a share of the ceiling's, paired; none before the ceiling is measured."""
-    rows = []
-    for name in [name for name in cells if name not in (REAL, ceiling) and ceiling in cells]:
-        for metric in ("frames", "clips"):
-            few, many = (cells[row]["metrics"][metric] for row in (name, ceiling))
-            rows.append(
-                {
-                    "row": name,
-                    "metric": metric,
-                    "ratio": round(few["estimate"] / max(many["estimate"], 1e-9), 4),
-                    "interval": bounds(bootstrapped(few) / bootstrapped(many).clamp(min=1e-6)),
-                }
-            )
-    return rows
 
 
 def verdict(rows: list[dict[str, Any]], name: str = "few-8") -> str:
@@ -222,13 +205,13 @@ def markdown(found: dict[str, Any]) -> str:
     for name, row in found["cells"].items():
         entries = [str(row.get("calls", "")), f"{row['seconds_per_clip']:.2f}" if "calls" in row else ""]
         for metric in ("frames", "clips"):
-            low, high = paper_tables.interval_of(row["metrics"][metric])
+            low, high = interval_of(row["metrics"][metric])
             entries.append(f"{row['metrics'][metric]['estimate']:.2f} ({low:.2f} to {high:.2f})")
             ratio = by_row.get(name, {}).get(metric)
             shown = f"{ratio['ratio']:.2f} ({ratio['interval'][0]:.2f} to {ratio['interval'][1]:.2f})" if ratio else ""
             entries.append(shown)
         for metric in ("legible", "every_frame", "rigidity"):
-            low, high = paper_tables.interval_of(row["metrics"][metric])
+            low, high = interval_of(row["metrics"][metric])
             entries.append(f"{row['metrics'][metric]['estimate']:.2f} ({low:.2f} to {high:.2f})")
         lines.append(f"| {name} | " + " | ".join(entries) + " |")
     settings = found["settings"]
@@ -237,7 +220,7 @@ def markdown(found: dict[str, Any]) -> str:
         f"{found['hardware']}; the teacher is `{TEACHER}` with w = {WEIGHT:g} and w_f = {TEMPORAL:g}, three "
         "evaluations a step. In brackets 95 % intervals over clips, those of ratios paired. Distances are on this "
         "project's own encoder, to "
-        f"{max(paper_tables.REFERENCE, settings['clips'])} real clips. Command: `{found['command']}`."
+        f"{max(REFERENCE, settings['clips'])} real clips. Command: `{found['command']}`."
     )
     return "\n".join([*lines, "", found["verdict"], "", about]) + "\n"
 
@@ -260,10 +243,10 @@ def main() -> None:
     for name in [name for name, path in paths.items() if path is None]:
         print(f"left out, as there are no weights of it: {name}")
     settings = {"teacher": pretrained.card(TEACHER)["sha256"], "clips": args.clips, "seed": args.seed}
-    path = paper_tables.RESULTS / "distillation.json"
+    path = RESULTS / "distillation.json"
     try:
-        finished = paper_tables.resumed(path, settings, args.again)
-    except paper_tables.OtherSettings:
+        finished = resumed(path, settings, args.again)
+    except OtherSettings:
         finished = {}  # the clips themselves are kept; only figures are computed again
     current = {name: pretrained.card(p.stem, p.parent)["sha256"] for name, p in paths.items() if p is not None}
     finished = {
@@ -271,16 +254,9 @@ def main() -> None:
     }
     command = f"python benchmarks/distillation.py --clips {args.clips} --seed {args.seed}{devices.words(device)}"
     order = [name for name in (REAL, *ROWS) if name in names or name in finished]
-    for cells in paper_tables.fill(
-        order, finished, lambda name: cell(name, args.clips, args.seed, args.keep, args.runs, device)
-    ):
+    for cells in fill(order, finished, lambda name: cell(name, args.clips, args.seed, args.keep, args.runs, device)):
         if cells:
-            write(
-                path,
-                cells,
-                settings,
-                command,
-            )
+            write(path, cells, settings, command)
 
 
 def write(path: Path, cells: Cells, settings: dict[str, Any], command: str) -> None:
@@ -288,13 +264,13 @@ def write(path: Path, cells: Cells, settings: dict[str, Any], command: str) -> N
     shown = {name: cells[name] for name in [REAL, *ROWS] if name in cells}
     found = {
         "settings": settings,
-        "ratios": ratios(shown),
-        "verdict": verdict(ratios(shown)),
+        "ratios": ratios(shown, CEILING),
+        "verdict": verdict(ratios(shown, CEILING)),
         "command": command,
         "hardware": "; ".join(sorted({made["hardware"] for made in shown.values()})),
         "cells": shown,
     }
-    write_atomic(path, paper_tables.as_json(found).encode())
+    write_atomic(path, as_json(found).encode())
     path.with_suffix(".md").write_text(markdown(found))
     print(f"{len(shown)} rows; last {list(cells)[-1]}", flush=True)
 

@@ -7,8 +7,8 @@ All samplers start from the same noise and labels, without guidance, so that a s
 call of the network. "Times for few steps" are `core.for_few_steps`: t = 1, then those of Karras et al. 2022, eq 5,
 with rho = 3 from sigma / alpha = 10 to 0.2, three numbers that were chosen among six on other noise.
 
-Distances, intervals, and how an interrupted measurement goes on, are those of benchmarks/paper_tables.py. Ratios are to
-the ancestral row, with the same bootstrap draw of clips in both.
+Distances, intervals, and how an interrupted measurement goes on, are those of benchmarks/clip_metrics.py, bootstrap.py
+and finished.py. Ratios are to the ancestral row, with the same bootstrap draw of clips in both.
 """
 
 import os
@@ -21,9 +21,10 @@ from collections.abc import Callable
 from typing import Any
 
 import devices
-import paper_tables
 import torch
-from paper_tables import REAL, Cells, averaged, bootstrapped, bounds, distance, windows
+from bootstrap import averaged, interval_of
+from clip_metrics import REAL, REFERENCE, REFERENCE_FROM, WEIGHTS, distance, ratios, windows
+from finished import RESULTS, as_json, fill, resumed
 from torch import Tensor
 
 from minivdm import tasks
@@ -62,10 +63,9 @@ SAMPLERS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def cell(name: str, clips: int, seed: int, device: torch.device) -> dict[str, Any]:
-    denoise, size = pretrained.load(paper_tables.WEIGHTS, device), devices.batch(device)
+    denoise, size = pretrained.load(WEIGHTS, device), devices.batch(device)
     data, cpu = denoise.config.make_data(split="test"), time.process_time()
-    first = paper_tables.REFERENCE_FROM
-    reference = data.clips(torch.arange(first, first + paper_tables.REFERENCE)).video
+    reference = data.clips(torch.arange(REFERENCE_FROM, REFERENCE_FROM + REFERENCE)).video
     if name == REAL:
         found = data.clips(torch.arange(clips))
         made, labels = found.video, found.labels
@@ -97,23 +97,6 @@ def generated(denoise: pretrained.TrainedDenoiser, name: str, labels: Tensor, se
     return made.float().clamp(-1, 1)
 
 
-def ratios(cells: Cells) -> list[dict[str, Any]]:
-    """Each row's distances as a share of those of 256 ancestral steps."""
-    rows = []
-    for name in [name for name in cells if name not in (REAL, REFERENCE_ROW) and REFERENCE_ROW in cells]:
-        for metric in ("frames", "clips"):
-            few, many = (cells[row]["metrics"][metric] for row in (name, REFERENCE_ROW))
-            rows.append(
-                {
-                    "row": name,
-                    "metric": metric,
-                    "ratio": round(few["estimate"] / many["estimate"], 4),
-                    "interval": bounds(bootstrapped(few) / bootstrapped(many).clamp(min=1e-6)),
-                }
-            )
-    return rows
-
-
 def verdict(rows: list[dict[str, Any]]) -> str:
     """Which row comes nearest, and whether it is within five per cent."""
     if not rows:
@@ -138,7 +121,7 @@ def markdown(found: dict[str, Any]) -> str:
     for name, made in found["cells"].items():
         entries = []
         for metric in ("frames", "clips"):
-            low, high = paper_tables.interval_of(made["metrics"][metric])
+            low, high = interval_of(made["metrics"][metric])
             entries.append(f"{made['metrics'][metric]['estimate']:.2f} ({low:.2f} to {high:.2f})")
             row = by_row.get(name, {}).get(metric)
             entries.append(f"{row['ratio']:.2f} ({row['interval'][0]:.2f} to {row['interval'][1]:.2f})" if row else "")
@@ -153,11 +136,11 @@ def markdown(found: dict[str, Any]) -> str:
                 found["verdict"],
                 "",
                 (
-                    f"`{paper_tables.WEIGHTS}`, {settings['clips']} clips a row, labels without guidance, "
+                    f"`{WEIGHTS}`, {settings['clips']} clips a row, labels without guidance, "
                     f"seed {settings['seed']}, "
                     f"{found['hardware']}; in brackets 95 % intervals over clips. Distances are on this project's "
                     "own encoder, to "
-                    f"{paper_tables.REFERENCE} real clips. Times for few steps: t = 1, then Karras' with ρ = 3 from "
+                    f"{REFERENCE} real clips. Times for few steps: t = 1, then Karras' with ρ = 3 from "
                     "σ/α = 10 to 0.2. "
                     f"Command: `{found['command']}`."
                 ),
@@ -175,23 +158,23 @@ def main() -> None:
     devices.argument(parser)
     args = parser.parse_args()
     device = devices.chosen(args)
-    settings = {"weights": pretrained.card(paper_tables.WEIGHTS)["sha256"], "clips": args.clips, "seed": args.seed}
-    path = paper_tables.RESULTS / "few_calls.json"
+    settings = {"weights": pretrained.card(WEIGHTS)["sha256"], "clips": args.clips, "seed": args.seed}
+    path = RESULTS / "few_calls.json"
     names = [REAL, *SAMPLERS]
-    finished = paper_tables.resumed(path, settings, args.again)
-    for cells in paper_tables.fill(names, finished, lambda name: cell(name, args.clips, args.seed, device)):
+    finished = resumed(path, settings, args.again)
+    for cells in fill(names, finished, lambda name: cell(name, args.clips, args.seed, device)):
         if not cells:
             continue
         found = {
             "settings": settings,
             "names": names,
-            "ratios": ratios(cells),
-            "verdict": verdict(ratios(cells)),
+            "ratios": ratios(cells, REFERENCE_ROW),
+            "verdict": verdict(ratios(cells, REFERENCE_ROW)),
             "command": f"python benchmarks/few_calls.py --clips {args.clips} --seed {args.seed}{devices.words(device)}",
             "hardware": "; ".join(sorted({made["hardware"] for made in cells.values()})),
             "cells": cells,
         }
-        write_atomic(path, paper_tables.as_json(found).encode())
+        write_atomic(path, as_json(found).encode())
         path.with_suffix(".md").write_text(markdown(found))
         print(f"{len(cells)} of {len(names)} rows; last {list(cells)[-1]}", flush=True)
 

@@ -8,7 +8,7 @@ the same clips, noise and first weights for the same seed, and measures clips th
 the shipped one at half its width, so that six runs fit into a morning. A run that was stopped goes on from its last
 checkpoint in runs/joint_training, and a finished cell is not measured again (--again does).
 
-Distances, intervals and what is written are those of benchmarks/paper_tables.py.
+Distances, intervals and what is written are those of benchmarks/clip_metrics.py, bootstrap.py and table_text.py.
 """
 
 import os
@@ -20,9 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import paper_tables
 import torch
-from paper_tables import Cells, averaged, distance, windows
+from bootstrap import DRAWS, Cells, averaged, compare, verdict
+from clip_metrics import REFERENCE, REFERENCE_FROM, distance, reader_score, windows
+from finished import RESULTS, as_json, fill, resumed
+from table_text import markdown
 
 from minivdm import tasks, training
 from minivdm.core.denoiser import Denoiser
@@ -99,12 +101,11 @@ def cell(name: str, clips: int) -> dict[str, Any]:
 
 
 def measured(made: torch.Tensor, labels: torch.Tensor, data: Any) -> dict[str, Any]:
-    first = paper_tables.REFERENCE_FROM
-    reference = data.clips(torch.arange(first, first + paper_tables.REFERENCE)).video
+    reference = data.clips(torch.arange(REFERENCE_FROM, REFERENCE_FROM + REFERENCE)).video
     return {
         "frames": distance(features(made)[0], features(reference)[0]),
         "clips": distance(windows(made), windows(reference)),
-        "score": paper_tables.reader_score(made),
+        "score": reader_score(made),
         "legible": averaged(metrics.legible(made, labels).float(), "share"),
         "identity": averaged(metrics.keeps_identity(made).float(), "share"),
     }
@@ -117,7 +118,7 @@ def comparisons(cells: Cells, seeds: list[int]) -> list[dict[str, Any]]:
         for images in IMAGES[1:]:
             none, some = name_of(0, seed), name_of(images, seed)
             rows += [
-                paper_tables.compare(cells, metric, none, some, sign)
+                compare(cells, metric, none, some, sign)
                 for metric, sign in (("frames", 1), ("clips", 1), ("score", -1))
             ]
     return [row for row in rows if row is not None]
@@ -130,11 +131,11 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure finished cells anew")
     args = parser.parse_args()
     settings = {"training_clips": args.clips, "clips": MADE, "steps": STEPS, "seeds": args.seeds}
-    path = paper_tables.RESULTS / "paper_4.json"
-    finished = paper_tables.resumed(path, settings, args.again)
+    path = RESULTS / "paper_4.json"
+    finished = resumed(path, settings, args.again)
     names = [name_of(images, seed) for seed in args.seeds for images in IMAGES]
     command = f"python benchmarks/joint_training.py --clips {args.clips} --seeds {' '.join(map(str, args.seeds))}"
-    for cells in paper_tables.fill(names, finished, lambda name: cell(name, args.clips)):
+    for cells in fill(names, finished, lambda name: cell(name, args.clips)):
         if not cells:
             continue
         rows = comparisons(cells, args.seeds)
@@ -156,13 +157,13 @@ def main() -> None:
             "command": command,
             "about": footer,
             "hardware": "; ".join(sorted({made["hardware"] for made in cells.values()})),
-            "bootstrap": {"draws": paper_tables.DRAWS, "seed": 0},
-            "verdict": paper_tables.verdict(CLAIM, rows),
+            "bootstrap": {"draws": DRAWS, "seed": 0},
+            "verdict": verdict(CLAIM, rows),
             "comparisons": rows,
             "cells": cells,
         }
-        write_atomic(path, paper_tables.as_json(found).encode())
-        path.with_suffix(".md").write_text(paper_tables.markdown(found))
+        write_atomic(path, as_json(found).encode())
+        path.with_suffix(".md").write_text(markdown(found))
         print(f"table 4: {len(cells)} of {len(names)} cells; last {list(cells)[-1]}", flush=True)
 
 

@@ -22,189 +22,36 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
 import argparse
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import devices
 import torch
+from bootstrap import DRAWS, Cells, Metric, averaged, compare, verdict
+from clip_metrics import REAL, REFERENCE, REFERENCE_FROM, WEIGHTS, distance, diversity, reader_score, track, windows
+from finished import RESULTS, as_json, fill, resumed
+from table_text import markdown
 from torch import Tensor
-from weights import interval as wilson
 
 from minivdm import tasks
 from minivdm.core import Frames, samplers
 from minivdm.data.atomic import write_atomic
-from minivdm.measure import metrics, tracks
-from minivdm.measure.frechet import clip_features, features, frechet
+from minivdm.measure import metrics
+from minivdm.measure.frechet import features
 from minivdm.measure.seams import block_seam
 from minivdm.training import monitor, pretrained
 
-RESULTS = Path(__file__).resolve().parent / "results"
-WEIGHTS, DRAWS, REFERENCE = "moving-mnist-32", 400, 256
-REFERENCE_FROM = 10_000  # index of the first reference clip, far from those that are continued
 CLIPS, STEPS = {6: 96, 5: 48, 3: 24}, 16
 CALLS, GUIDANCE, RECONSTRUCTION = (8, 32, 128), (0.0, 0.5, 1.0, 2.0, 4.0), (2.0, 5.0)
 OVERLAP, PREDICT_FROM, DELTA = 8, 6, 0.1
 EXTENSION_WEIGHT = 1.0  # of classifier-free guidance in table 6; the paper's caption counts it from 1 and says 2
-REAL = "real test clips"
 CLAIM = {
     6: "reconstruction beats replacement",
     5: "guidance trades fidelity to the data and diversity for legibility",
     3: "Langevin-corrected sampling beats ancestral",
 }
-# The metrics of each table: column title and decimals.
-COLUMNS = {
-    "frames": ("distance of frames", 2),
-    "clips": ("distance of clips", 2),
-    "seam": ("seam score", 2),
-    "score": ("reader score", 2),
-    "legible": ("legible", 2),
-    "identity": ("same digit all along", 2),
-    "diversity": ("diversity", 2),
-    "track": ("off straight motion, px", 2),
-    "psnr": ("PSNR, dB", 1),
-}
-MARKS = {"appears": "✓", "opposite": "✗", "open": "·"}
-
-Metric = dict[str, Any]  # "estimate", and either "per_clip" and "of" (mean, median or share), or bootstrap "draws"
-Cells = dict[str, dict[str, Any]]
-
-
-# ---- bootstrap ---------------------------------------------------------------------------------------------------
-
-
-def resamples(n: int, draws: int = DRAWS, seed: int = 0) -> Tensor:
-    """Indices (draws, n) of n clips drawn with replacement, the same for the same n."""
-    return torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(seed))
-
-
-def averaged(values: Tensor, of: str = "mean") -> Metric:
-    """A metric that is the mean, median or share of one value per clip."""
-    values = values.detach().double()
-    estimate = values.median() if of == "median" else values.mean()
-    return {"estimate": round(float(estimate), 5), "of": of, "per_clip": [round(v, 5) for v in values.tolist()]}
-
-
-def pooled(statistic: Callable[[Tensor], float], n: int) -> Metric:
-    """A metric of a whole set of n clips: a function of the indices (n,) of those that are in it."""
-    draws = [float(f"{statistic(row):.5g}") for row in resamples(n)]
-    return {"estimate": float(f"{statistic(torch.arange(n)):.5g}"), "draws": draws}
-
-
-def bootstrapped(metric: Metric) -> Tensor:
-    """The metric's value for every bootstrap draw of clips, (draws,).
-
-    A drawn set has fewer different clips, which shifts a metric of whole sets: its draws are moved back, so that their
-    mean is the estimate.
-    """
-    if "draws" in metric:
-        draws = torch.tensor(metric["draws"], dtype=torch.float64)
-        return draws - draws.mean() + metric["estimate"]
-    values = torch.tensor(metric["per_clip"], dtype=torch.float64)
-    drawn = values[resamples(len(values))]
-    return drawn.median(1).values if metric["of"] == "median" else drawn.mean(1)
-
-
-def bounds(draws: Tensor) -> list[float]:
-    """The middle 95 %."""
-    return [round(v, 4) for v in torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=draws.dtype)).tolist()]
-
-
-def interval_of(metric: Metric) -> list[float]:
-    """95 % interval; Wilson's for a share, where the bootstrap knows no uncertainty at 0 and 1."""
-    if metric.get("of") == "share":
-        return wilson(metric["estimate"], len(metric["per_clip"]))
-    low, high = bounds(bootstrapped(metric))
-    return [max(0.0, low), high]  # no metric here is negative, as a centred interval may be
-
-
-def compare(cells: Cells, metric: str, more: str, less: str, sign: int = 1) -> dict[str, Any] | None:
-    """`more` minus `less` in a metric, paired; sign: what the paper's direction would be. None where one is missing."""
-    if more not in cells or less not in cells:
-        return None
-    a, b = cells[more]["metrics"][metric], cells[less]["metrics"][metric]
-    low, high = bounds(bootstrapped(a) - bootstrapped(b))
-    near, far = sorted((sign * low, sign * high))
-    found = "appears" if near > 0 else "opposite" if far < 0 else "open"
-    return {
-        "metric": metric,
-        "more": more,
-        "less": less,
-        "expected": "> 0" if sign > 0 else "< 0",
-        "difference": round(a["estimate"] - b["estimate"], 4),
-        "interval": [low, high],
-        "direction": found,
-    }
-
-
-def verdict(claim: str, comparisons: list[dict[str, Any]]) -> str:
-    """What the comparisons say about the paper's claim, in a sentence."""
-    if not comparisons:
-        return f"Whether {claim}, as in the paper, is not yet measured."
-
-    n, counts = len(comparisons), dict.fromkeys(MARKS, 0)
-    for row in comparisons:
-        counts[row["direction"]] += 1
-    where = f"in {'all' if counts['appears'] == n else counts['appears']} of {n} paired comparisons"
-    text = f"The paper's direction, {claim}, appears beyond the 95 % interval {where}"
-    text += f"; the opposite does in {counts['opposite']}" if counts["opposite"] else ""
-    return text + (f"; undecided: {counts['open']}. {why(comparisons)}" if counts["open"] else ".")
-
-
-def why(comparisons: list[dict[str, Any]]) -> str:
-    """How many clips the undecided differences would take, were they and the spread over clips as found."""
-    wide = [
-        ((row["interval"][1] - row["interval"][0]) / 2 / max(abs(row["difference"]), 1e-9)) ** 2
-        for row in comparisons
-        if row["direction"] == "open"
-    ]
-    times = max(1.0, min(wide))  # intervals shrink as the root of the number of clips
-    return (
-        f"The undecided ones are small against the spread over clips: the nearest to a decision would take about "
-        f"{times:.1f} times as many clips, were it as large as found."
-        if times < 100
-        else "The undecided ones are below a tenth of their intervals."
-    )
-
-
-# ---- what is measured --------------------------------------------------------------------------------------------
-
-
-def distance(found: Tensor, reference: Tensor) -> Metric:
-    """Fréchet distance of features (n, k, d), k of each clip, to those of the reference, (m, k, d)."""
-    cloud = reference.flatten(0, 1).double()
-    return pooled(lambda index: frechet(cloud, found[index].flatten(0, 1)), len(found))
-
-
-def windows(videos: Tensor, size: int = 16) -> Tensor:
-    """Clip features (n, k, 64) of the k windows of `size` frames, one after the other."""
-    return torch.stack([clip_features(part) for part in videos.split(size, 2)], 1)
-
-
-def track(videos: Tensor) -> Metric:
-    """Median deviation from straight motion; a clip with an empty frame counts as off by the whole canvas."""
-    return averaged(tracks.track_deviation(videos).clamp(max=videos.shape[-1]), "median")
-
-
-def reader_score(videos: Tensor) -> Metric:
-    """As `minivdm.measure.frechet.reader_score`, bootstrapped."""
-    log_p = metrics.read(videos).logits.mean(1).double().log_softmax(-1)  # (n, 10)
-
-    def score(index: Tensor) -> float:
-        p = log_p[index].exp()
-        return float((p * (log_p[index] - p.mean(0).log())).sum(-1).mean().exp())
-
-    return pooled(score, len(videos))
-
-
-def diversity(videos: Tensor, labels: Tensor) -> Metric:
-    """Mean distance of each clip's features to those of the other clips of the same label."""
-    far = torch.cdist(clip_features(videos), clip_features(videos))
-    same = (labels @ labels.T > 0) & ~torch.eye(len(videos), dtype=torch.bool)
-    return averaged((far * same).sum(1) / same.sum(1).clamp(min=1))
 
 
 class Table:
@@ -329,109 +176,6 @@ def comparisons(number: int, cells: Cells) -> list[dict[str, Any]]:
         asked = [(metric, a, b, sign) for a, b in pairs for metric, sign in (("frames", 1), ("clips", 1), ("psnr", -1))]
     rows = [compare(cells, metric, more, less, sign) for metric, more, less, sign in asked]
     return [row for row in rows if row is not None]
-
-
-# ---- files -------------------------------------------------------------------------------------------------------
-
-
-class OtherSettings(ValueError):
-    """Finished cells that were measured with other settings."""
-
-
-def resumed(path: Path, settings: dict[str, Any], again: bool = False) -> Cells:
-    """The finished cells of a results file. Raises OtherSettings where they do not belong to these settings."""
-    if again or not path.exists():
-        return {}
-    found = json.loads(path.read_text())
-    if found["settings"] != settings:
-        raise OtherSettings(
-            f"{path.name}: expected cells measured with {settings}, found {found['settings']}; "
-            "--again measures them anew"
-        )
-    return found["cells"]
-
-
-def fill(names: list[str], cells: Cells, cell: Callable[[str], dict[str, Any]]) -> Iterator[Cells]:
-    """Measures the cells that are missing; yields all finished ones, in the table's order, after each."""
-    yield cells
-    for name in names:
-        if name not in cells:
-            cells[name] = cell(name)
-            cells = {known: cells[known] for known in names if known in cells}
-            yield cells
-
-
-def as_json(found: dict[str, Any]) -> str:
-    """JSON with one line per cell and comparison."""
-    lines = []
-    for key, value in found.items():
-        text = json.dumps(value, ensure_ascii=False)
-        if key == "cells":
-            rows = [f"  {json.dumps(name)}: {json.dumps(cell, ensure_ascii=False)}" for name, cell in value.items()]
-            text = "{\n" + ",\n".join(rows) + "\n }"
-        elif key == "comparisons" and value:
-            text = "[\n" + ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in value) + "\n ]"
-        lines.append(f" {json.dumps(key)}: {text}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def differences(comparisons: list[dict[str, Any]]) -> list[str]:
-    """The comparisons as a table: a row per pair of cells, a column per metric."""
-    columns = list(dict.fromkeys(row["metric"] for row in comparisons))
-    pairs: dict[str, dict[str, str]] = {}
-    for row in comparisons:
-        low, high = row["interval"]
-        text = f"{MARKS[row['direction']]} {row['difference']:.2f} ({low:.2f} to {high:.2f})"
-        pairs.setdefault(f"{row['more']} − {row['less']}", {})[row["metric"]] = text
-    if not pairs:
-        return []
-    expected = {row["metric"]: row["expected"] for row in comparisons}
-    titles = " | ".join(f"{COLUMNS[c][0]} (paper: {expected[c]})" for c in columns)
-    lines = ["", f"| paired difference | {titles} |", "|---" * (len(columns) + 1) + "|"]
-    return (
-        lines
-        + [f"| {name} | " + " | ".join(pair[c] for c in columns) + " |" for name, pair in pairs.items()]
-        + [
-            "",
-            ", ".join(
-                f"{mark} {what}"
-                for what, mark in zip(
-                    ("as in the paper, beyond the interval", "the opposite, beyond the interval", "undecided"),
-                    MARKS.values(),
-                    strict=True,
-                )
-            )
-            + ".",
-        ]
-    )
-
-
-def markdown(found: dict[str, Any]) -> str:
-    """The table as the README shows it."""
-    cells, n = found["cells"], found["settings"]["clips"]
-    columns = list(next(iter(cells.values()))["metrics"]) if cells else []
-
-    def entry(column: str, metric: Metric) -> str:
-        if column == "psnr" and metric["estimate"] >= 99:
-            return ""
-        digits = COLUMNS[column][1]
-        low, high = interval_of(metric)
-        high = min(high, 10.0) if column == "score" else high  # which it cannot exceed
-        return f"{metric['estimate']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-    lines = ["| | " + " | ".join(COLUMNS[c][0] for c in columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name, cell in cells.items():
-        lines.append(f"| {name} | " + " | ".join(entry(c, cell["metrics"][c]) for c in columns) + " |")
-    missing = [name for name in found["names"] if name not in cells]
-    lines += ["", found["verdict"]]
-    lines += differences(found["comparisons"])
-    if missing:
-        lines += ["", f"Not yet measured: {'; '.join(missing)}."]
-    return "\n".join(lines) + (
-        f"\n\n{found['about']}{found['hardware']}; in brackets 95 % intervals over clips. Distances are on this "
-        f"project's own encoder, to {REFERENCE} real clips, and too large at {n} clips: compare rows. "
-        f"Command: `{found['command']}`.\n"
-    )
 
 
 def run(number: int, clips: int, steps: int, seed: int, device: torch.device, again: bool) -> None:

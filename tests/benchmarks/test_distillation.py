@@ -19,7 +19,9 @@ def bench(monkeypatch):
 
 def cells(bench, **values):
     """Rows whose two distances have these bootstrap draws' mean, and a spread of 0.01."""
-    spread = 0.01 * torch.randn(bench.paper_tables.DRAWS, generator=torch.Generator().manual_seed(0))
+    from bootstrap import DRAWS
+
+    spread = 0.01 * torch.randn(DRAWS, generator=torch.Generator().manual_seed(0))
     metric = lambda value: {"estimate": value, "draws": (value + spread).tolist()}  # noqa: E731
     return {name: {"metrics": {"frames": metric(value), "clips": metric(value)}} for name, value in values.items()}
 
@@ -32,19 +34,19 @@ def named(bench, few, many=1.0):
 
 @pytest.mark.parametrize(("few", "says"), [(1.0, "is within 5 %"), (1.2, "more than 5 % above"), (1.05, "cannot be")])
 def test_the_verdict_follows_the_intervals(bench, few, says):
-    assert says in bench.verdict(bench.ratios(named(bench, few)))
+    assert says in bench.verdict(bench.ratios(named(bench, few), bench.CEILING))
 
 
 def test_ratios_are_paired(bench):
     """The same draws in both: a ratio of equal distances has no spread."""
-    [frames, clips] = bench.ratios(named(bench, 1.0))
+    [frames, clips] = bench.ratios(named(bench, 1.0), bench.CEILING)
     assert frames["interval"] == clips["interval"] == [1.0, 1.0]
 
 
 def test_without_the_ceiling_there_is_no_verdict(bench):
     rows = named(bench, 1.0)
     del rows[bench.CEILING]
-    assert bench.ratios(rows) == [] and "Not yet measured" in bench.verdict([])
+    assert bench.ratios(rows, bench.CEILING) == [] and "Not yet measured" in bench.verdict([])
 
 
 def test_a_larger_measurement_takes_over_the_parts_that_are_there(bench, monkeypatch, tmp_path):

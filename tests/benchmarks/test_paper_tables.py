@@ -1,5 +1,6 @@
-"""The pure parts of benchmarks/paper_tables.py: intervals, what they say about the paper, and resuming."""
+"""The pure parts of the paper's tables in benchmarks/: intervals, what they say about the paper, and resuming."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -10,46 +11,65 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def paper(monkeypatch):
+def bench(monkeypatch):
+    """Modules of benchmarks/, by name."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import paper_tables
+    return importlib.import_module
 
-    return paper_tables
+
+@pytest.fixture
+def paper(bench):
+    return bench("paper_tables")
+
+
+@pytest.fixture
+def bootstrap(bench):
+    return bench("bootstrap")
+
+
+@pytest.fixture
+def finished(bench):
+    return bench("finished")
+
+
+@pytest.fixture
+def table_text(bench):
+    return bench("table_text")
 
 
 def normal(n, mean=0.0, seed=0):
     return mean + torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def cells(paper, **values):
-    return {name: {"metrics": {"seam": paper.averaged(value)}} for name, value in values.items()}
+def cells(bootstrap, **values):
+    return {name: {"metrics": {"seam": bootstrap.averaged(value)}} for name, value in values.items()}
 
 
-def test_interval_of_a_mean_is_that_of_the_normal_law(paper):
+def test_interval_of_a_mean_is_that_of_the_normal_law(bootstrap):
     values = normal(400, mean=5)
-    low, high = paper.interval_of(paper.averaged(values))
+    low, high = bootstrap.interval_of(bootstrap.averaged(values))
     half = 1.96 * float(values.std()) / 20
     # 400 draws find a 2.5 % quantile to about a tenth of the half width; 0.25 of it is beyond chance.
     assert low == pytest.approx(float(values.mean()) - half, abs=0.25 * half)
     assert high == pytest.approx(float(values.mean()) + half, abs=0.25 * half)
 
 
-def test_metrics_of_sets_are_centred_on_their_estimate(paper):
+def test_metrics_of_sets_are_centred_on_their_estimate(bootstrap):
     values = normal(8)
-    metric = paper.pooled(lambda index: float(values[index].var()), 8)  # 7/8 of it on average in a drawn set
-    draws = paper.bootstrapped(metric)
+    metric = bootstrap.pooled(lambda index: float(values[index].var()), 8)  # 7/8 of it on average in a drawn set
+    draws = bootstrap.bootstrapped(metric)
     assert torch.tensor(metric["draws"]).mean() < metric["estimate"]
     assert float(draws.mean()) == pytest.approx(metric["estimate"], abs=1e-12)
 
 
-def test_share_of_all_clips_still_has_an_interval(paper):
-    low, high = paper.interval_of(paper.averaged(torch.ones(16), "share"))
+def test_share_of_all_clips_still_has_an_interval(bootstrap):
+    low, high = bootstrap.interval_of(bootstrap.averaged(torch.ones(16), "share"))
     assert 0.7 < low < 0.9 and high == 1.0
 
 
-def test_differences_are_paired(paper):
+def test_differences_are_paired(bootstrap):
     noise = 100 * normal(16)  # shared by both cells, and far larger than their difference
-    row = paper.compare(cells(paper, a=noise + 1, b=noise), "seam", "a", "b")
+    row = bootstrap.compare(cells(bootstrap, a=noise + 1, b=noise), "seam", "a", "b")
     assert row["difference"] == pytest.approx(1, abs=1e-4) and row["direction"] == "appears"  # 5 digits are stored
     assert row["interval"] == pytest.approx([1, 1], abs=1e-4)
 
@@ -58,14 +78,16 @@ def test_differences_are_paired(paper):
     "mean, sign, found",
     [(3, 1, "appears"), (3, -1, "opposite"), (-3, -1, "appears"), (-3, 1, "opposite"), (0, 1, "open"), (0, -1, "open")],
 )
-def test_direction_follows_from_the_interval(paper, mean, sign, found):
+def test_direction_follows_from_the_interval(bootstrap, mean, sign, found):
     values = normal(32)
-    row = paper.compare(cells(paper, a=values - values.mean() + mean, b=torch.zeros(32)), "seam", "a", "b", sign)
+    row = bootstrap.compare(
+        cells(bootstrap, a=values - values.mean() + mean, b=torch.zeros(32)), "seam", "a", "b", sign
+    )
     assert row["direction"] == found
 
 
-def test_no_comparison_without_both_cells(paper):
-    assert paper.compare(cells(paper, a=normal(4)), "seam", "a", "b") is None
+def test_no_comparison_without_both_cells(bootstrap):
+    assert bootstrap.compare(cells(bootstrap, a=normal(4)), "seam", "a", "b") is None
 
 
 @pytest.mark.parametrize(
@@ -77,85 +99,79 @@ def test_no_comparison_without_both_cells(paper):
         (["open", "open"], "in 0 of 2 paired comparisons; undecided: 2. "),
     ],
 )
-def test_verdict_counts_what_was_found(paper, kinds, words):
+def test_verdict_counts_what_was_found(bootstrap, kinds, words):
     rows = [{"direction": kind, "difference": 1.0, "interval": [-1.0, 3.0]} for kind in kinds]
-    assert words in paper.verdict("a beats b", rows)
+    assert words in bootstrap.verdict("a beats b", rows)
 
 
-def test_undecided_differences_say_how_many_clips_they_would_take(paper):
+def test_undecided_differences_say_how_many_clips_they_would_take(bootstrap):
     rows = [
         {"direction": "open", "difference": 1.0, "interval": [-2.0, 4.0]},  # half width 3: 9 times the clips
         {"direction": "open", "difference": -1.0, "interval": [-3.0, 1.0]},  # half width 2: 4 times
         {"direction": "appears", "difference": 9.0, "interval": [8.0, 10.0]},
     ]
-    assert "about 4.0 times as many clips" in paper.why(rows)
+    assert "about 4.0 times as many clips" in bootstrap.why(rows)
 
 
-def test_only_missing_cells_are_measured(paper):
+def test_only_missing_cells_are_measured(finished):
     asked = []
 
     def cell(name):
         asked.append(name)
         return {"metrics": {}}
 
-    seen = [list(found) for found in paper.fill(["a", "b", "c"], {"b": {"metrics": {}}}, cell)]
+    seen = [list(found) for found in finished.fill(["a", "b", "c"], {"b": {"metrics": {}}}, cell)]
     assert asked == ["a", "c"]
     assert seen == [["b"], ["a", "b"], ["a", "b", "c"]]  # after each cell, in the table's order
 
 
-def test_cells_of_other_settings_are_refused(paper, tmp_path):
+def test_cells_of_other_settings_are_refused(finished, tmp_path):
     path = tmp_path / "paper_6.json"
-    path.write_text(paper.as_json({"settings": {"clips": 16}, "comparisons": [], "cells": {"a": {"metrics": {}}}}))
-    assert paper.resumed(path, {"clips": 16}) == {"a": {"metrics": {}}}
-    with pytest.raises(paper.OtherSettings, match="--again"):
-        paper.resumed(path, {"clips": 8})
-    assert paper.resumed(path, {"clips": 8}, again=True) == {}
+    path.write_text(finished.as_json({"settings": {"clips": 16}, "comparisons": [], "cells": {"a": {"metrics": {}}}}))
+    assert finished.resumed(path, {"clips": 16}) == {"a": {"metrics": {}}}
+    with pytest.raises(finished.OtherSettings, match="--again"):
+        finished.resumed(path, {"clips": 8})
+    assert finished.resumed(path, {"clips": 8}, again=True) == {}
 
 
-def test_unmeasured_cells_are_named(paper):
+def test_unmeasured_cells_are_named(bootstrap, table_text):
     found = {
-        "cells": cells(paper, a=normal(4), b=normal(4, 1)),
+        "cells": cells(bootstrap, a=normal(4), b=normal(4, 1)),
         "names": ["a", "b", "c"],
         "verdict": "A verdict.",
         "settings": {"clips": 4, "seed": 0},
         "about": "about, ",
         "hardware": "CPU",
         "command": "a command",
-        "comparisons": [paper.compare(cells(paper, a=normal(4), b=normal(4, 1)), "seam", "a", "b")],
+        "comparisons": [bootstrap.compare(cells(bootstrap, a=normal(4), b=normal(4, 1)), "seam", "a", "b")],
     }
-    text = paper.markdown(found)
+    text = table_text.markdown(found)
     assert "Not yet measured: c." in text and "A verdict." in text and "| a − b |" in text
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("paper_*.json")), ids=lambda p: p.stem)
-def test_the_shown_tables_are_made_of_their_figures(paper, path):
-    import joint_training
-
+def test_the_shown_tables_are_made_of_their_figures(paper, bootstrap, table_text, joint, path):
     found = json.loads(path.read_text())
     if found["table"] == 4:
-        rows, claim = joint_training.comparisons(found["cells"], found["settings"]["seeds"]), joint_training.CLAIM
+        rows, claim = joint.comparisons(found["cells"], found["settings"]["seeds"]), joint.CLAIM
     else:
         rows, claim = paper.comparisons(found["table"], found["cells"]), paper.CLAIM[found["table"]]
     assert found["comparisons"] == rows
-    assert found["verdict"] == paper.verdict(claim, rows)
-    assert path.with_suffix(".md").read_text() == paper.markdown(found)
+    assert found["verdict"] == bootstrap.verdict(claim, rows)
+    assert path.with_suffix(".md").read_text() == table_text.markdown(found)
 
 
 # ---- table 4, and few calls ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def joint(paper):
-    import joint_training
-
-    return joint_training
+def joint(bench):
+    return bench("joint_training")
 
 
 @pytest.fixture
-def few(paper):
-    import few_calls
-
-    return few_calls
+def few(bench):
+    return bench("few_calls")
 
 
 def test_runs_of_table_4_differ_in_nothing_but_the_images_and_the_seed(joint):
@@ -175,22 +191,23 @@ def test_a_run_of_table_4_is_trained_and_measured(joint, monkeypatch, tmp_path):
     assert made == again | {name: made[name] for name in ("cpu_seconds", "training_seconds")}
 
 
-def distances(paper, frames, clips):
+def distances(bootstrap, frames, clips):
     return {
         "metrics": {
-            name: {"estimate": value, "draws": [value] * paper.DRAWS}
+            name: {"estimate": value, "draws": [value] * bootstrap.DRAWS}
             for name, value in (("frames", frames), ("clips", clips))
         }
     }
 
 
-def test_ratios_are_to_256_ancestral_steps(paper, few):
-    found = few.ratios({few.REFERENCE_ROW: distances(paper, 2.0, 4.0), "DDIM, 10 calls": distances(paper, 2.1, 3.0)})
+def test_ratios_are_to_256_ancestral_steps(bootstrap, few):
+    cells = {"DDIM, 10 calls": distances(bootstrap, 2.1, 3.0)}
+    assert few.ratios(cells, few.REFERENCE_ROW) == []
+    found = few.ratios({few.REFERENCE_ROW: distances(bootstrap, 2.0, 4.0), **cells}, few.REFERENCE_ROW)
     assert [(row["metric"], row["ratio"], row["interval"]) for row in found] == [
         ("frames", 1.05, [1.05, 1.05]),
         ("clips", 0.75, [0.75, 0.75]),
     ]
-    assert few.ratios({"DDIM, 10 calls": distances(paper, 2.1, 3.0)}) == []
 
 
 @pytest.mark.parametrize(
