@@ -23,12 +23,12 @@ def script(monkeypatch):
 
 @pytest.fixture
 def step(script):
-    args = Namespace(model="transformer", width=32, depth=1, patch=2, no_estimate=False)
+    args = Namespace(model="transformer", width=32, depth=1, patch=2, no_estimate=False, bf16=False, eager=False)
     torch.manual_seed(0)
     model = script.denoiser(script.network(args), "transformer")
     for p in model.parameters():  # a network that says something
         p.data += 0.05 * torch.randn_like(p)
-    made = script.Pass(model, torch.device("cpu"), bf16=False)
+    made = script.Pass(model, args, torch.device("cpu"))
     made.draw(torch.randn(64, *SHAPE), torch.eye(10)[torch.arange(64) % 10])
     return made
 
