@@ -23,10 +23,13 @@ PEER = video-diffusion-pytorch==0.7.0
 # Many small operations: one thread per process is fastest, and threads that spin steal from their neighbours.
 SMALL = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=300
-# What takes longest comes first, so that no process is left alone with it: the classroom, the checks, the notebooks.
-SUITE = $(wildcard tests/course/test_classroom.py tests/course/test_checks.py lessons solutions tests)
+# What takes longest comes first, so that no process is left alone with it: the checks, the notebooks.
+SUITE = $(wildcard tests/course/test_checks.py lessons solutions tests)
+# Handing out and grading with nbgrader, JupyterLab and players in a browser: they take minutes and have their own command.
+CLASSROOM = $(wildcard tests/course/test_classroom.py tests/course/test_lab_browser.py tests/course/test_player_browser.py)
+PYTEST = $(SMALL) $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup lab test lessons exercises students train weights attack bounds bench picture tables bare pins lint clean
+.PHONY: help setup lab test classroom lessons exercises students train weights attack bounds bench picture tables bare pins lint clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -48,7 +51,10 @@ lab: setup  ## open JupyterLab on the first lesson
 	OMP_WAIT_POLICY=passive $(PY) -m jupyterlab $(ARGS) lessons/00_start_here.ipynb
 
 test: setup  ## run the tests, and every notebook, and compare what they print
-	$(SMALL) $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(NBVAL) $(ARGS) $(SUITE)
+	$(PYTEST) $(NBVAL) $(addprefix --ignore=,$(CLASSROOM)) $(ARGS) $(SUITE)
+
+classroom: setup  ## hand out, hand in and grade with nbgrader, and open lessons in a browser (Debian's chromium)
+	$(PYTEST) $(ARGS) $(CLASSROOM)
 
 lessons: setup  ## execute the lessons again, in place
 	$(SMALL) $(PY) -m minivdm.course.notebook.execute $(LESSONS) $(ARGS)
