@@ -30,7 +30,8 @@ import attack_arguments
 import attack_commands
 import attack_runs as runs
 import torch
-from attack_runs import Outcome, TimeUp, forked, train, wait
+from attack_runs import Outcome, TimeUp
+from attacked_run import NETWORK, differing, forked, left, train, wait
 
 RESULTS = Path(__file__).resolve().parent / "results"
 #: The share of the time that each attack gets; what is left over is the next one's.
@@ -66,9 +67,9 @@ def on_runs(scratch: Path, clock: Clock, places: int, draws: int, seed: int = 0)
     began = time.monotonic()
     assert wait(forked(lambda: train(whole, resume=False))) == 0, "the undisturbed run failed"
     seconds = time.monotonic() - began
-    expected = runs.left(whole)
+    expected = left(whole)
     total = runs.count_operations(scratch / "counted")
-    assert not runs.differing(scratch / "counted", expected), "two undisturbed runs differ"
+    assert not differing(scratch / "counted", expected), "two undisturbed runs differ"
     numbers = chance.sample(range(1, total + 1), min(places, total))
     moments = [chance.random() for _ in range(draws)]
     yield runs.killed_at_operations(scratch, expected, numbers, clock.share("operations"))
@@ -82,7 +83,7 @@ def on_runs(scratch: Path, clock: Clock, places: int, draws: int, seed: int = 0)
 
 def on_commands(scratch: Path, run: Path, time_up: TimeUp, seed: int = 0, most: int | None = None) -> Outcome:
     """Bad command lines, at most so many. run: a finished training."""
-    material = attack_commands.prepare(scratch, run, runs.NETWORK)
+    material = attack_commands.prepare(scratch, run, NETWORK)
     home = scratch / "home"
     every = list(attack_commands.calls(material))
     random.Random(seed).shuffle(every)

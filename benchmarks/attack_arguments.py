@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attack_runs import TimeUp, forked
+from attack_runs import TimeUp
+from attacked_run import forked
 
 PROPERTIES = Path(__file__).resolve().parent.parent / "tests" / "properties"
 #: A call that does not come back after so many seconds is ended from outside; the calls' own limit counts CPU time.

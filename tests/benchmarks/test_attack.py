@@ -50,13 +50,13 @@ def test_time_that_is_up_ends_an_attack(attack, tmp_path):
 
 def test_what_differs_is_seen(attack, whole):
     """The comparison that all attacks on runs rest on."""
-    expected = attack.runs.left(whole)
-    assert attack.runs.differing(whole, expected) == ""
+    expected = attack.left(whole)
+    assert attack.differing(whole, expected) == ""
     picture = next((whole / "previews").iterdir())
     picture.write_bytes(picture.read_bytes() + b"0")
-    assert attack.runs.differing(whole, expected) == "files"
+    assert attack.differing(whole, expected) == "files"
     (whole / "checkpoints" / ".clips.0123456789ab.tmp").touch()
-    assert attack.runs.differing(whole, expected) == "files, unfinished"
+    assert attack.differing(whole, expected) == "files, unfinished"
 
 
 @pytest.mark.parametrize(("lost", "allowed"), [("held_out", True), ("train", False)])
