@@ -21,8 +21,6 @@ from minivdm.course.checks.harness import (
     video,
 )
 
-COSINE, LINEAR = CosineSchedule(-12.0, 12.0), LinearSchedule()
-
 
 COSINE, LINEAR = CosineSchedule(-8.0, 8.0), LinearSchedule()
 
