@@ -21,7 +21,6 @@ from minivdm.course.checks.harness import (
     video,
 )
 
-
 COSINE, LINEAR = CosineSchedule(-8.0, 8.0), LinearSchedule()
 
 

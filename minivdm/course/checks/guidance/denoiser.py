@@ -11,7 +11,6 @@ from torch import Tensor
 from minivdm.core import CosineSchedule, LinearSchedule, Schedule
 from minivdm.course.checks.harness import Case, Check, Counted, Wrong, generator, name_of, uniform, video
 
-
 COSINE, LINEAR = CosineSchedule(-8.0, 8.0), LinearSchedule()
 
 
