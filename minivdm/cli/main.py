@@ -177,6 +177,7 @@ def _weights(commands: argparse._SubParsersAction) -> None:
     add("--to", metavar="FOLDER", help="where to; if not given, weights/ in the run's own folder")
     add("--force", action="store_true", help="replace weights of that name that were not made of this run")
     add("--metrics", metavar="FILE.json", help="measured figures for the card")
+    add("--precision", choices=("float16", "int8"), help="if not given, int8 for students and float16 for all others")
 
     add = commands.add_parser("progress", help="what a run's snapshots generate, from noise to digits").add_argument
     add("run", metavar="DIR", help="folder of the run")

@@ -42,11 +42,12 @@ def train(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    """Write a run's averaged weights in half precision, with a card."""
+    """Write a run's averaged weights in 16 or 8 bits, with a card."""
     from minivdm.training import exports
 
     metrics = json.loads(Path(args.metrics).read_text()) if args.metrics else None
-    path = exports.export(args.run, args.name, Path(args.to) if args.to else None, metrics, force=args.force)
+    folder = Path(args.to) if args.to else None
+    path = exports.export(args.run, args.name, folder, metrics, force=args.force, precision=args.precision)
     print(f"{path.stat().st_size / 1e6:.2f} MB in {path}, card beside it")
     return 0
 

@@ -19,6 +19,8 @@ from safetensors.torch import save as tensors_to_bytes
 
 from minivdm.data.atomic import write_atomic, write_json
 from minivdm.guards import BadFile
+from minivdm.training import eight_bits
+from minivdm.training.eight_bits import Tensors
 
 #: What every checkpoint's JSON holds besides its digest, and of which type.
 FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -31,8 +33,6 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "sha256": str,
 }
 NAME = re.compile(r"clips-(\d{9,18})\.(?:json|safetensors)")
-
-Tensors = dict[str, torch.Tensor]
 
 
 class DamagedCheckpoint(BadFile):
@@ -79,7 +79,10 @@ def write_tensors(path: Path, tensors: Tensors, about: dict[str, Any] | None = N
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> tuple[Tensors, dict[str, Any]]:
-    """Tensors of a safetensors file, and what it says of them. Raises FileNotFoundError or DamagedCheckpoint."""
+    """Tensors of a safetensors file, those of eight bits in float32, and what it says of them.
+
+    Raises FileNotFoundError or DamagedCheckpoint.
+    """
     data = Path(path).read_bytes()
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise DamagedCheckpoint(
@@ -87,7 +90,7 @@ def read_tensors(path: Path, sha256: str | None = None) -> tuple[Tensors, dict[s
             f"the file is truncated or was changed"
         )
     try:
-        tensors = load_tensors(data)
+        tensors = eight_bits.unpack(load_tensors(data))
         # By hand, as the bytes are here already: a length of 8 bytes, then that many bytes of JSON.
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         text = header.get("__metadata__", {})

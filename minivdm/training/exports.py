@@ -1,16 +1,16 @@
-"""From a run to weights that ship: its moving average in half precision, a card, and its metrics."""
+"""From a run to weights that ship: its moving average in 16 or 8 bits, a card, and its metrics."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from minivdm import guards
 from minivdm.core.denoiser import Denoiser
 from minivdm.data.atomic import write_atomic, write_json
-from minivdm.training import checkpoints, monitor, pretrained
+from minivdm.training import checkpoints, eight_bits, monitor, pretrained
 from minivdm.training.folder import RunFolderError
 from minivdm.training.recipe import Recipe
 from minivdm.training.validate import require
@@ -26,9 +26,9 @@ def export(
     metrics: dict[str, Any] | None = None,
     clips: int = 64,
     force: bool = False,
+    precision: Literal["float16", "int8"] | None = None,
 ) -> Path:
-    """Write the moving average of a run in half precision, with its card and its metrics; the same run gives the same
-    bytes.
+    """Write the moving average of a run in few bits, with its card and its metrics; the same run gives the same bytes.
 
     Args:
         run: the folder of the run.
@@ -37,6 +37,7 @@ def export(
         metrics: measured figures for the card.
         clips: how many test clips the held-out loss on the card is measured on.
         force: replace weights of that name which something else made.
+        precision: of the weights; by default float16, and int8 (`eight_bits`) for students, which are called few times.
 
     Returns:
         The path of the weights.
@@ -51,24 +52,22 @@ def export(
     tensors, state = found
     config = Recipe.from_dict(state["config"])
     path = target(run, folder, name or config.name, "safetensors", state["history"][0], force)
-    half = {
-        key[4:]: value.half() if value.is_floating_point() else value
-        for key, value in tensors.items()
-        if key.startswith("ema.")
-    }
-    network = config.make_network()
-    checkpoints.load_weights(network, {key: value.float() for key, value in half.items()})
+    average = {key[4:]: value for key, value in tensors.items() if key.startswith("ema.")}
+    precision = precision or ("int8" if config.teacher else "float16")
+    small = packed(average, precision)
+    network = config.make_network()  # judged as it ships
+    checkpoints.load_weights(network, {key: value.float() for key, value in eight_bits.unpack(small).items()})
     denoiser = Denoiser(network.eval(), config.make_schedule(), target=config.target)
     held_out = monitor.held_out(denoiser, config.make_data(split="test"), clips)
     found_rows = [row for row in monitor.rows(run / "metrics.jsonl") if row["clips"] <= state["clips"]]
     rows = [row for row in found_rows if row["kind"] == "train"]
     write_atomic(path.with_suffix(".metrics.jsonl"), "".join(json.dumps(row) + "\n" for row in found_rows).encode())
-    digest = checkpoints.write_tensors(path, half, {"config": config.to_dict(), "clips": state["clips"]})
+    digest = checkpoints.write_tensors(path, small, {"config": config.to_dict(), "clips": state["clips"]})
     about = {
         "name": path.stem,
         "sha256": digest,
         "bytes": path.stat().st_size,
-        "precision": "float16",
+        "precision": precision,
         "parameters": sum(p.numel() for p in network.parameters()),
         "commands": state["history"],
         "seed": config.seed,
@@ -85,6 +84,13 @@ def export(
     }
     write_json(path.with_suffix(".json"), checkpoints.sealed(about))
     return path
+
+
+def packed(tensors: checkpoints.Tensors, precision: Literal["float16", "int8"]) -> checkpoints.Tensors:
+    """Weights in that precision; whole numbers stay as they are."""
+    if precision == "int8":
+        return eight_bits.pack(tensors)
+    return {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
 
 
 def annotate(name: str, metrics: dict[str, Any], folder: Path | None = None) -> None:
