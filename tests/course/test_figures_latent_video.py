@@ -95,6 +95,18 @@ def test_lines_of_a_table(tmp_path):
     assert said.split() == ["w", "=", "1", "legible", "50", "%", "(40", "to", "60)", "rigidity", "0.1"]
 
 
+def test_lines_of_tokenizers():
+    judged = {"nats per clip": 1234.5}
+    for noise, decibels in (("0.0", 26.0), ("0.3", 25.0)):
+        right = {"PSNR, dB": decibels, "right in every frame: share, low, high": [0.5, 0.4, 0.6]}
+        judged[f"noise of {noise} standard deviations on the latents"] = right
+    rows = {"KL": {"numbers": 2560, "on test clips": judged}}
+    rows["VQ"] = {**rows["KL"], "code book": {"codes in use": 7, "nats a place": 1.25}}
+    first, second = fig.tokenizers({"rows": rows}).split("\n")
+    assert first.split()[:4] == ["KL", "2,560", "numbers", "1,234"] and "26.0 dB (25.0 with noise)" in first
+    assert second.startswith("VQ") and second.endswith("50 % (40 to 60)  7 codes in use, 1.2 nats a place")
+
+
 @pytest.mark.parametrize(
     "draw",
     [

@@ -1,4 +1,4 @@
-"""What was measured of the latent models of lesson 16 on a GPU, in lines of text."""
+"""What was measured of the latent models of lesson 16, in lines of text."""
 
 from __future__ import annotations
 
@@ -23,6 +23,23 @@ def lines(judged: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
         others = [f"{key.split(',')[0]} {row[key]:.3g}" for key in ("rigidity, median", "detail", "distance of clips")
                   if row.get(key) is not None]  # fmt: skip
         said.append(f"{name:36s} " + "  ".join([*shares, *others]))
+    return "\n".join(said)
+
+
+def tokenizers(found: Mapping[str, Any]) -> str:
+    """A line for each row of `benchmarks/tokenizers.py`: numbers and nats of a code, and what comes back of clips."""
+    said = []
+    for name, row in found["rows"].items():
+        judged = row["on test clips"]
+        plain, noisy = (judged[f"noise of {n} standard deviations on the latents"] for n in ("0.0", "0.3"))
+        shares = f"right in every frame {share(plain['right in every frame: share, low, high'])}"
+        text = (
+            f"{name:34s}{row['numbers']:6,d} numbers {judged['nats per clip']:8,.0f} nats  {plain['PSNR, dB']:5.1f} dB "
+            f"({noisy['PSNR, dB']:4.1f} with noise)  {shares}"
+        )
+        if book := row.get("code book"):
+            text += f"  {book['codes in use']} codes in use, {book['nats a place']:.1f} nats a place"
+        said.append(text)
     return "\n".join(said)
 
 

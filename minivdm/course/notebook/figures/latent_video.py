@@ -19,6 +19,7 @@ from minivdm.core.denoiser import Denoise
 from minivdm.core.schedules import CosineSchedule, Schedule
 from minivdm.course.notebook.figures.latent_results import lines as lines
 from minivdm.course.notebook.figures.latent_results import results as results
+from minivdm.course.notebook.figures.latent_results import tokenizers as tokenizers
 from minivdm.course.notebook.figures.samplers import lesson_schedule
 from minivdm.course.notebook.strips import font
 from minivdm.course.notebook.style import colors, figure
