@@ -111,6 +111,7 @@ def _sample(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="N calls in all, by the student few-N, which has learnt guidance; if not given, --steps of --weights",
     )
+    add("--bf16", action="store_true", help="compute in half precision: faster where the processor has units for it")
 
 
 def _cascade(commands: argparse._SubParsersAction) -> None:

@@ -50,15 +50,16 @@ def sample(args: argparse.Namespace) -> int:
     else:
         weight = args.weight if labels is not None else 0.0
         wanted = tasks.guided(denoise, labels, weight, temporal_weight=temporal)
-    videos = samplers.sample(
-        wanted,
-        noise,
-        args.steps,
-        step=clip_by_clip(args, generators),
-        grid=times(args),
-        progress=True,
-    )
-    written = out.write(videos)
+    with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+        videos = samplers.sample(
+            wanted,
+            noise,
+            args.steps,
+            step=clip_by_clip(args, generators),
+            grid=times(args),
+            progress=True,
+        )
+    written = out.write(videos.float())
     print(f"{args.count} clips of {f} frames in {written}")
     return 0
 

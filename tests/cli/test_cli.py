@@ -136,6 +136,20 @@ def test_a_student_takes_as_many_calls_as_it_is_asked_for(tmp_path, monkeypatch,
     assert len(calls) == 8 and frames(out)[0] == 16 and "8 calls" in capsys.readouterr().out
 
 
+def test_half_precision_is_asked_for_and_is_near(run, tmp_path, monkeypatch):
+    seen = []
+    real = UNet3D.forward
+    monkeypatch.setattr(
+        UNet3D, "forward", lambda *a, **b: seen.append(torch.is_autocast_enabled("cpu")) or real(*a, **b)
+    )
+    for words in ([], ["--bf16"]):
+        out = str(tmp_path / f"{len(words)}.png")
+        assert main(["sample", "--weights", str(run), "--steps", "2", "--out", out, *words]) == 0
+    assert not any(seen[: len(seen) // 2]) and all(seen[len(seen) // 2 :])
+    one, two = (torch.tensor(np.array(Image.open(tmp_path / f"{k}.png").convert("L"))).float() for k in (0, 1))
+    assert (one - two).abs().mean() < 4  # of 255: eight bits of mantissa, a network of a few layers
+
+
 def test_same_seed_same_sample(run, tmp_path):
     for name in ("a.png", "b.png"):
         main(["sample", "--weights", str(run), "--steps", "2", "--seed", "3", "--out", str(tmp_path / name)])
