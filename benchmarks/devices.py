@@ -29,9 +29,14 @@ def clock(device: torch.device | str) -> float:
     return time.process_time() if torch.device(device).type == "cpu" else time.monotonic()
 
 
-def bf16(args: argparse.Namespace, device: torch.device) -> torch.autocast:
-    """Half precision in training: always on a GPU, on a CPU with `--bf16`, which pays where it has units for it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or args.bf16, cache_enabled=False)
+def bf16_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --bf16."""
+    parser.add_argument("--bf16", action="store_true", help="on a CPU, if it has units for it; a GPU has it anyway")
+
+
+def half(device: torch.device, on_cpu: bool) -> torch.autocast:
+    """Half precision in training, always on a GPU. Weights cast in one pass are not kept for the next."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or on_cpu, cache_enabled=False)
 
 
 def batch(device: torch.device | str) -> int:

@@ -6,7 +6,6 @@ On an NVIDIA GPU a step runs in bf16 and is recorded once (`minivdm.training.gra
 import argparse
 import copy
 import math
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ def arguments(parser: argparse.ArgumentParser, stages: Iterable[str], out: Path,
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--anew", action="store_true", help="start from nothing, whatever lies in --out")
     parser.add_argument("--eager", action="store_true", help="do not record steps on a GPU")
+    devices.bf16_argument(parser)
     devices.argument(parser)
 
 
@@ -71,11 +71,13 @@ def train(
     learns: Callable[[str], bool] = lambda name: True,
     lr: float = 2e-3,
     eager: bool = False,
+    bf16: bool = False,
 ) -> tuple[Denoiser, dict[str, Any]]:
     """The moving average of the weights after so many seconds, and what to say of it.
 
     draw: of the step's number, the arguments of `Denoiser.loss`: x, t and noise among them, all of them tensors.
-    learns: of the name of a weight, whether it is trained. eager: launch every kernel anew, also on a GPU.
+    learns: of the name of a weight, whether it is trained. eager: launch every kernel anew, also on a GPU. bf16: half
+    precision on a CPU as well. Seconds are those of `devices.clock`.
     """
     network: Any = model.network
     network.train()
@@ -86,15 +88,15 @@ def train(
     averaged: list[Tensor] = [mean for mean, p in pairs if p.requires_grad]
 
     def gradients(x: Tensor, **given: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False):
+        with devices.half(device, bf16):
             loss = model.loss(x, label_drop=0.0, **given).mean  # type: ignore[arg-type]
         loss.backward()
         return loss.detach()
 
     learn = Recorded(gradients, weights, eager)
-    begun, step, losses = time.monotonic(), 0, torch.zeros(2, device=device)
+    begun, step, losses = devices.clock(device), 0, torch.zeros(2, device=device)
     clips = 0
-    while (spent := (time.monotonic() - begun) / seconds) < 1:
+    while (spent := (devices.clock(device) - begun) / seconds) < 1:
         given = draw(step)
         loss = learn(**given)
         nn.utils.clip_grad_norm_(weights, 1.0)
@@ -113,7 +115,7 @@ def train(
         if step % 200 == 0:
             print(f"{name}: step {step}, {spent:.0%}, loss {float(losses[0] / losses[1]):.4f}", flush=True)
             losses = torch.zeros_like(losses)
-    taken = time.monotonic() - begun
+    taken = devices.clock(device) - begun
     report = {"steps": step, "clips": clips, "seconds": round(taken, 1),
               "loss": round(float(losses[0] / losses[1].clamp(min=1)), 5)}  # fmt: skip
     print(f"{name}: {report}", flush=True)

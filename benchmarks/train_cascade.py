@@ -5,7 +5,7 @@
 
 base makes 8 frames of 16x16 from a label, tsr 16 of 16x16 of those, ssr 16 of 32x32; ssr-plain learns without
 noise-conditioning augmentation; single makes 16 of 32x32 from a label, trained as long as base, tsr and ssr together.
-The minutes are those of a clock and hold for everything, a share of them for the measurement. Writes into --out:
+Minutes are those of `devices.clock` and hold for everything, a share of them for the measurement. Writes into --out:
 
 - cascade-32.{safetensors,json}: the three stages in half precision with their card;
 - cascade-arms.{safetensors,json}: ssr-plain and single;
@@ -15,7 +15,6 @@ A stage whose weights are in --out already goes on from them.
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -105,7 +104,8 @@ def trained(args: argparse.Namespace, device: torch.device, seconds: float) -> t
         data = MovingMNIST(speed=SPEED, seed=args.seed + before.get("rounds", 0), device=device)
         batch = args.batch or BATCH[kind] * (1 if device.type == "cpu" else 8)
         source = draw(kind, plain, model, data, batch, args.eager)
-        made[name], report = staged.train(name, model, source, PARTS[name] * unit, device, lr=args.lr, eager=args.eager)
+        made[name], report = staged.train(name, model, source, PARTS[name] * unit, device, lr=args.lr, eager=args.eager,
+                                           bf16=args.bf16)  # fmt: skip
         for key in ("steps", "clips", "seconds"):
             report[key] = round(report[key] + before.get(key, 0), 1)
         reports[name] = {**report, "batch": batch, "rounds": before.get("rounds", 0) + 1}
@@ -158,16 +158,16 @@ def measured(args: argparse.Namespace, device: torch.device, made: dict[str, Den
         return torch.Generator().manual_seed(args.seed)
 
     def row(name: str, make: Callable[[], Tensor], kept: int = 0) -> None:
-        if time.monotonic() > until:
+        if devices.clock(device) > until:
             print(f"{name}: no time left", flush=True)
             return
-        begun = time.monotonic()
+        begun = devices.clock(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             videos = make().float().clamp(-1, 1)
         found["rows"][name] = staged.judged(videos, labels, reference)
         if kept:
             shown.append(videos[:kept].cpu())
-        print(f"{name} ({time.monotonic() - begun:.1f} s): {found['rows'][name]}", flush=True)
+        print(f"{name} ({devices.clock(device) - begun:.1f} s): {found['rows'][name]}", flush=True)
         write_json(args.out / "cascade.json", found)
 
     found["rows"]["true clips"] = staged.judged(true.video, true.labels, reference)
@@ -201,7 +201,7 @@ def measured(args: argparse.Namespace, device: torch.device, made: dict[str, Den
         make = partial(make_larger, one, labels=labels, low_log_snr=level, **how)
         row(f"ssr of made clips, {key}", partial(made_of, make, small["made"], args.seed), 8 * (level is None))
         for kind in ("true", "noisy"):
-            if time.monotonic() > until:
+            if devices.clock(device) > until:
                 continue
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 large = make_larger(one, small[kind], true.labels, low_log_snr=level, generator=dice(), **how)
@@ -224,7 +224,8 @@ def main() -> None:
     parser.add_argument("--judging", type=float, default=45.0, help="seconds of the minutes that are for the figures")
     parser.add_argument("--weight", type=float, default=1.0, help="of guidance in sampling")
     args = parser.parse_args()
-    device, begun = devices.chosen(args), time.monotonic()
+    device = devices.chosen(args)
+    begun = devices.clock(device)
     args.command = f"python benchmarks/train_cascade.py --minutes {args.minutes:g}{devices.words(device)}"
     args.out.mkdir(parents=True, exist_ok=True)
     whole = 60 * args.minutes

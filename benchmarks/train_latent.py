@@ -101,13 +101,13 @@ class Pass:
     def gradients(self, x: Tensor, noise: Tensor, t: Tensor, **given: Tensor) -> Tensor:
         """The loss, whose gradients are left behind."""
         if self.estimates:
-            with torch.no_grad(), devices.bf16(self.args, self.device):
+            with torch.no_grad(), devices.half(self.device, self.args.bf16):
                 z = diffuse(x[::2], t[::2], self.model.schedule, noise[::2])
                 seen = self.model(z, t[::2], **{name: value[::2] for name, value in given.items()})
                 estimate = torch.zeros_like(x)
                 estimate[::2] = seen if self.model.bounds is None else seen.clamp(*self.model.bounds)
             given["estimate"] = estimate
-        with devices.bf16(self.args, self.device):
+        with devices.half(self.device, self.args.bf16):
             found = self.model.loss(x, label_drop=0.0, t=t, noise=noise, **given).mean  # type: ignore[arg-type]
         found.backward()
         return found.detach()
@@ -124,7 +124,7 @@ def cached(tokenizer: Tokenizer, data: MovingMNIST, most: int, args: argparse.Na
     rows: list[tuple[Tensor, Tensor]] = []
     while len(rows) * part < most and (len(rows) < 2 or devices.clock(device) - begun < seconds):
         found = data.clips(torch.arange(len(rows) * part, (len(rows) + 1) * part))
-        with devices.bf16(args, device):
+        with devices.half(device, args.bf16):
             latents = encode_all(tokenizer, found.video, part)
         rows.append((latents.float(), found.labels))
         if device.type == "cuda":
@@ -355,7 +355,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=48, help="of DDIM")
     parser.add_argument("--w", type=float, nargs="*", default=[0, 1, 3])
     parser.add_argument("--eager", action="store_true", help="capture no graph")
-    parser.add_argument("--bf16", action="store_true", help="on a CPU; a GPU has it anyway")
+    devices.bf16_argument(parser)
     devices.argument(parser)
     args = parser.parse_args()
     device = devices.chosen(args)

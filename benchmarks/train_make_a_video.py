@@ -5,14 +5,13 @@
 
 prior: embeddings of images, of sentences about them. image: frames, of their embeddings. video: the layers over time
 alone, on clips without labels, whose embedding is that of one of their frames. between: the same, finetuned to fill in
-frames. larger: 64x64 of a frame of 32x32. The minutes are those of a clock and hold for everything. Writes into --out:
+frames. larger: 64x64 of a frame of 32x32. Minutes are those of `devices.clock` and hold for everything. Into --out:
 
 - make-a-video-32.{safetensors,json}: the parts in half precision with their card; a part that is there goes on from it;
 - make_a_video.json: the figures that lesson 14 reads (they belong into benchmarks/results), and make_a_video.gif.
 """
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +168,7 @@ class Training:
             learns = is_temporal if isinstance(network, Pseudo3DUNet) else lambda _: True
             self.parts[name], report = staged.train(
                 name, model, self.draw(name, model), PARTS[name] * unit, self.device,
-                learns=learns, lr=self.args.lr, eager=self.args.eager,
+                learns=learns, lr=self.args.lr, eager=self.args.eager, bf16=self.args.bf16,
             )  # fmt: skip
             for key in ("steps", "clips", "seconds"):
                 report[key] = round(report[key] + before.get(key, 0), 1)
@@ -218,10 +217,10 @@ def measured(args: argparse.Namespace, device: torch.device, system: MakeAVideo,
         return torch.Generator().manual_seed(args.seed)
 
     def row(name: str, make: Any, real: Tensor = reference, kept: int = 0) -> Tensor | None:
-        if time.monotonic() > until:
+        if devices.clock(device) > until:
             print(f"{name}: no time left", flush=True)
             return None
-        begun = time.monotonic()
+        begun = devices.clock(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             videos = make().float().clamp(-1, 1)
         does = obedience(videos, wanted)
@@ -233,7 +232,7 @@ def measured(args: argparse.Namespace, device: torch.device, system: MakeAVideo,
         found["rows"][name] = entry
         if kept:
             shown.append(videos[:kept].cpu())
-        print(f"{name} ({time.monotonic() - begun:.1f} s): {entry}", flush=True)
+        print(f"{name} ({devices.clock(device) - begun:.1f} s): {entry}", flush=True)
         write_json(args.out / "make_a_video.json", found)
         return videos
 
@@ -295,7 +294,7 @@ def enlarged(
     inputs = {"made clips": (made, embedding), "true clips": (small, system.embed(small[:, :, 0]))}
     found: dict[str, Any] = {"true clips of 64x64": {"rigidity": staged.mean(tracks.rigidity(true))}}
     for name, (clips, told) in inputs.items():
-        if time.monotonic() > until:
+        if devices.clock(device) > until:
             break
         rigid = {}
         for same in (True, False):
@@ -321,7 +320,8 @@ def main() -> None:
     staged.arguments(parser, STAGES, Path("runs/make-a-video"), clips=240)
     parser.add_argument("--judging", type=float, default=60.0, help="seconds of the minutes that are for the figures")
     args = parser.parse_args()
-    device, begun = devices.chosen(args), time.monotonic()
+    device = devices.chosen(args)
+    begun = devices.clock(device)
     args.command = f"python benchmarks/train_make_a_video.py --minutes {args.minutes:g}{devices.words(device)}"
     args.out.mkdir(parents=True, exist_ok=True)
     training = Training(args, device)
