@@ -1,9 +1,9 @@
 """The networks, which know nothing of diffusion: a noisy clip and a log-SNR in, a clip out.
 
-Read layers, attention, blocks, unet3d (built from what unet3d_config names), and text_encoder for a network that reads sentences; toy_mlp is the U-Net's
-stand-in for points of a plane. low_resolution lets the clip of another stage in; pseudo_3d makes a video network of an
-image network, and prior denoises embeddings. autoencoder takes clips to latents and back.
-tokens, transformer_blocks, transformer and window_transformer are the other family: clips as patches.
+Read layers, attention, blocks, unet3d, built from what unet3d_config names, and text_encoder for a network that reads
+sentences; toy_mlp is the U-Net's stand-in for points of a plane. low_resolution lets the clip of another stage in;
+pseudo_3d makes a video network of an image network, and prior denoises embeddings. autoencoder takes clips to latents
+and back. tokens, transformer_blocks, transformer and window_transformer are the other family: clips as patches.
 """
 
 from minivdm.networks.attention import (
