@@ -1,0 +1,60 @@
+"""`sample` with weights of a latent model: clips of 64x64, made as a small code and decoded."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minivdm.api import LATENT_STEPS
+from minivdm.cli import options, sampling
+from minivdm.cli.options import CommandLineError, check_values
+from minivdm.systems import latent_diffusion
+from minivdm.tasks import multi_hot
+from minivdm.training import distributed
+
+
+def sample(args: argparse.Namespace, weights: Path) -> int:
+    """Generate clips from the latent model in that file, and write them."""
+    for name in ("text", "negative", "few", "frames"):
+        if getattr(args, name) is not None:
+            raise CommandLineError(f"--{name}: expected none with a latent model, {args.weights}")
+    if args.temporal not in (0.0, options.TEMPORAL):
+        raise CommandLineError("--temporal: expected 0 with a latent model, which has not learnt frames by themselves")
+    out = sampling.Output(args, "samples")
+    _, device = distributed.join(None if args.device == "auto" else args.device)
+    model = latent_diffusion.load(weights, device)
+    _, f, h, w = model.shape
+    check_values("--count", args.count, *model.shape)
+    out.check(sampling.grid(args.count, f, h, w, out.kind))
+    config: Any = model.denoiser.network.config  # type: ignore[union-attr]
+    known = config["labels"]
+    labels = _labels(args, known)
+    # As many even steps as the model was judged with, if none are asked for.
+    steps = LATENT_STEPS if args.steps == options.FEW_STEPS else args.steps
+    with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+        videos = model.sample(
+            None if labels is None else labels.to(device), count=args.count, steps=steps,
+            weight=0.0 if labels is None else args.weight, step=sampling.shared_step(args),
+            generator=torch.Generator().manual_seed(args.seed), progress=True,
+        )  # fmt: skip
+    written = out.write(videos.float())
+    print(f"{args.count} clips of {f} frames of {h}x{w} in {written}")
+    return 0
+
+
+def _labels(args: argparse.Namespace, known: int) -> torch.Tensor | None:
+    """Label vectors (count, n): those asked for, or one digit at random for each clip."""
+    if args.unconditional:
+        return None
+    if args.labels is None:
+        drawn = [torch.randint(known, (1,), generator=torch.Generator().manual_seed(args.seed + i)).item()
+                 for i in range(args.count)]  # fmt: skip
+        print(f"labels drawn at random: {' '.join(map(str, drawn))}; --labels chooses")
+        return torch.cat([multi_hot([int(digit)], known) for digit in drawn])
+    wrong = [word for word in args.labels if not word.isdecimal() or int(word) >= known]
+    if wrong:
+        raise CommandLineError(f"--labels: expected some of 0 to {known - 1}, got {' '.join(wrong)}")
+    return multi_hot([int(word) for word in args.labels], known).expand(args.count, -1)
