@@ -66,8 +66,7 @@ def calls(material: dict[str, str]) -> Iterator[Call]:
             yield Call((*base[command], option), "refused")  # without its value
             for value in VALUES:
                 yield Call((*base[command], f"{option}={value}"))
-        # No stages of a cascade ship: a right line names what is missing.
-        yield Call(tuple(base[command]), "refused" if command == "cascade" else "done")
+        yield Call(tuple(base[command]), "done")
     for field in dataclasses.fields(Recipe):
         for value in SETTINGS:
             yield Call((*base["train"], "--set", f"{field.name}={value}"))

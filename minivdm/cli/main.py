@@ -124,19 +124,30 @@ def _cascade(commands: argparse._SubParsersAction) -> None:
         "--labels",
         nargs="+",
         metavar="DIGIT",
-        help="what each clip shall show, by Imagen Video's stages; if not given, --text says it",
+        help="what each clip shall show; if not given, --text says it",
     )
     add(
         "--text",
         nargs="+",
         metavar="SENTENCE",
-        help="sentences, by Make-A-Video's parts, in 64x64; if not given, --labels",
+        help="sentences that say it; if not given, --labels",
     )
-    add("--weights", metavar="NAME", help="a file of stages; if not given, cascade-32 or make-a-video-32")
+    add(
+        "--weights",
+        metavar="NAME",
+        help="a file of Imagen Video's stages, for labels, or of Make-A-Video's parts, for sentences; if not given, "
+        "Show-1: the pixel model that ships, and the latent one, which makes the enlarged clip anew in part",
+    )
+    add("--strength", type=real(0, 1), default=0.3, help="of Show-1: how much is made anew, from nothing to everything")
     add("--count", type=whole(1, 4096), default=1, help="how many clips")
     add("--weight", type=real(0, 1000), default=1.0, help="of the guidance, 0 = none")
     add("--steps", type=whole(1, 100_000), default=options.FEW_STEPS, help="denoising steps of each stage")
-    add("--low-log-snr", type=real(-20, 20), default=1.61, help="to which small clips are noised before the next stage")
+    add(
+        "--low-log-snr",
+        type=real(-20, 20),
+        default=1.61,
+        help="of Imagen Video: to which small clips are noised before the next stage",
+    )
     add("--seed", type=whole(0, options.LARGEST_SEED), default=0, help="of the noise")
 
 

@@ -5,7 +5,7 @@ import torch
 
 from minivdm.cli.main import main
 from minivdm.networks import UNet3D
-from minivdm.systems import imagen_video, make_a_video
+from minivdm.systems import imagen_video, make_a_video, show_1
 from minivdm.systems.imagen_video import NETWORKS, STAGES
 from minivdm.training import stages
 
@@ -26,6 +26,13 @@ def test_labels_become_a_clip(weights, capsys):
     assert "1 clips of 16 frames of 32x32" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("words", [["--labels", "3"], ["--text", "a slow three moving up"]])
+def test_what_ships_makes_large_clips(tmp_path, capsys, words):
+    out = tmp_path / "clip.gif"
+    assert main(["cascade", *words, "--steps", "1", "--out", str(out)]) == 0 and out.stat().st_size > 100
+    assert "1 clips of 17 frames of 64x64" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("words", "says"), [
     (["--labels", "3", "--weights", "{0}/base.safetensors"], "stage 'tsr': expected its weights in base.safetensors"),
     (["--labels", "3", "--weights", "nothing"], "nothing.safetensors, which is not there; benchmarks/train_cascade.py"),
@@ -38,6 +45,7 @@ def test_labels_become_a_clip(weights, capsys):
 ])  # fmt: skip
 def test_what_cannot_be_made_is_named_in_one_line(weights, capsys, monkeypatch, words, says):
     monkeypatch.setattr(imagen_video, "sampled", lambda *a, **k: pytest.fail("something was made"))
+    monkeypatch.setattr(show_1, "translate", lambda *a, **k: pytest.fail("something was made"))
     monkeypatch.setattr(make_a_video.MakeAVideo, "imagine", lambda *a, **k: pytest.fail("something was made"))
     words = [word.format(weights) for word in words]
     assert main(["cascade", *words, "--out", str(weights / "clip.gif")]) == 2
