@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: idle thread
 #: command -> module and function that carry it out; imported when it is called, for `--help` to need no torch.
 CALLS = {
     "train": "runs",
-    "sample": "sampling",
+    "sample": "sample",
     "cascade": "cascade",
     "extend": "edit",
     "interpolate": "edit",

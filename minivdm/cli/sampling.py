@@ -17,16 +17,12 @@ from minivdm.cli.options import CommandLineError, check_values
 from minivdm.core import Denoise, samplers, time_grids
 from minivdm.core.gaussian import expand, noise_like
 from minivdm.data import atomic, writing
-from minivdm.systems import few_steps, latent_diffusion
+from minivdm.systems import few_steps
 from minivdm.training import distributed, pretrained
 
 
 def sample(args: argparse.Namespace) -> int:
     """Generate clips from trained weights and write them as GIF, WebP, MP4 or PNG."""
-    if file := latent_diffusion.weights_of(args.weights):
-        from minivdm.cli import latent  # which needs what is defined here
-
-        return latent.sample(args, file)
     out = Output(args, "samples")
     text.settle(args)
     denoise, device = load(args)

@@ -95,7 +95,7 @@ def test_a_bad_end_of_a_command_line_is_seen(attack, status, err, made, wanted, 
 
 
 def test_every_option_of_every_command_is_attacked(attack, tmp_path, whole):
-    calls = list(attack.attack_commands.calls(attack.attack_commands.prepare(tmp_path, whole, attack.runs.NETWORK)))
+    calls = list(attack.attack_commands.calls(attack.attack_commands.prepare(tmp_path, whole, attack.NETWORK)))
     words = {word.partition("=")[0] for call in calls for word in call.words}
     for command in attack.attack_commands.CALLS:
         assert set(attack.attack_commands.options(command)) <= words

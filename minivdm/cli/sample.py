@@ -1,4 +1,4 @@
-"""`sample` with weights of a latent model: clips of 64x64, made as a small code and decoded."""
+"""`sample`: by a network of pixels (`sampling`), or by a latent model, which makes a small code and decodes it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from minivdm.tasks import multi_hot
 from minivdm.training import distributed
 
 
-def sample(args: argparse.Namespace, weights: Path) -> int:
+def sample(args: argparse.Namespace) -> int:
+    """Generate clips from trained weights and write them, whatever these are weights of."""
+    latent = latent_diffusion.weights_of(args.weights)
+    return sampling.sample(args) if latent is None else _by_code(args, latent)
+
+
+def _by_code(args: argparse.Namespace, weights: Path) -> int:
     """Generate clips from the latent model in that file, and write them."""
     for name in ("text", "negative", "few", "frames"):
         if getattr(args, name) is not None:
