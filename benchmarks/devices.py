@@ -3,6 +3,7 @@
 import argparse
 import os
 import time
+from collections.abc import Iterable
 
 import torch
 
@@ -42,6 +43,16 @@ def half(device: torch.device, on_cpu: bool) -> torch.autocast:
 def batch(device: torch.device | str) -> int:
     """Clips at once: few stay in a CPU's cache, a GPU waits for launches unless there are many."""
     return 8 if torch.device(device).type == "cpu" else 256
+
+
+def changed(parser: argparse.ArgumentParser, args: argparse.Namespace, but: Iterable[str] = ()) -> str:
+    """The arguments of a command that are not its defaults, to be written behind its name; without those of `but`."""
+    said = ""
+    for name, value in vars(args).items():
+        if name not in but and value != parser.get_default(name):
+            said += f" --{name.replace('_', '-')}"
+            said += "" if value is True else f" {value:g}" if isinstance(value, float) else f" {value}"
+    return said
 
 
 def words(device: torch.device | str) -> str:

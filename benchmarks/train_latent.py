@@ -359,9 +359,7 @@ def main() -> None:
     devices.argument(parser)
     args = parser.parse_args()
     device = devices.chosen(args)
-    skipped = ("out", "clips", "images", "steps", "w")
-    changed = {k: v for k, v in vars(args).items() if k not in skipped and v != parser.get_default(k)}
-    args.words = "".join(f" --{k.replace('_', '-')}" + ("" if v is True else f" {v}") for k, v in changed.items())
+    args.words = devices.changed(parser, args, but=("out", "clips", "images", "steps", "w"))
 
     average, more = train(args, device)
     write(average, args, device, more)

@@ -355,11 +355,8 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     every = arms(args.width, args.depth)
     seconds = {name: Training(arm, 0, data, args).timed() for name, arm in every.items()}
     print("milliseconds an update:", {name: round(1000 * s, 1) for name, s in seconds.items()}, flush=True)
-    shown = vars(args) | dict.fromkeys(("out", "jobs", "what", "device", "given"))
-    words = [f"--{k}" if v is True else f"--{k} {v:g}" for k, v in shown.items() if v and v != args.given.get(k)]
-    command = " ".join(["python benchmarks/transformers.py train", *words])
     found |= {
-        "command": command + devices.words(device),
+        "command": f"python benchmarks/transformers.py train{args.words}",
         "hardware": monitor.hardware(device), "judged": judged, "levels": LEVELS, "speed": {
             name: {"seconds an update": round(s, 5),
                    "parameters": sum(p.numel() for p in build(every[name], args.width, args.depth).parameters())}
@@ -425,7 +422,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     devices.argument(parser)
     args = parser.parse_args()
-    args.given = {name: parser.get_default(name) for name in vars(args)}
+    args.words = devices.changed(parser, args, but=("out", "jobs", "what"))
     if args.toy:
         args.batch, args.clips, args.judged, args.width, args.depth, args.steps = 4, 16, 16, 32, 2, 2
         args.seeds = min(args.seeds, 2)

@@ -29,9 +29,8 @@ def cascade(args: argparse.Namespace) -> int:
     if args.text and len(args.text) > 1 and args.count not in (1, len(args.text)):
         raise CommandLineError(f"--text: expected 1 or --count {args.count} sentences, got {len(args.text)}")
     digits = [_digit(word) for word in args.labels or ()]
-    frames, side, count = 16, (32 if args.weights and args.labels else 64), args.count
-    if args.weights is None:
-        frames = 17  # what the latent model makes
+    count, side = args.count, (32 if args.weights and args.labels else 64)
+    frames = 16 if args.weights else 17  # which is what the latent model makes
     if args.text:
         try:
             tokens(args.text)
@@ -43,7 +42,7 @@ def cascade(args: argparse.Namespace) -> int:
     _, device = distributed.join(None if args.device == "auto" else args.device)
     dice = torch.Generator().manual_seed(args.seed)
     how = {"weight": args.weight, "steps": args.steps, "generator": dice}
-    if args.weights is None:
+    if not args.weights:
         videos = _show_1(args, digits, count, device, how)
     elif args.text:
         system = make_a_video.load_make_a_video(args.weights, device)

@@ -60,7 +60,4 @@ def _labels(args: argparse.Namespace, known: int) -> torch.Tensor | None:
                  for i in range(args.count)]  # fmt: skip
         print(f"labels drawn at random: {' '.join(map(str, drawn))}; --labels chooses")
         return torch.cat([multi_hot([int(digit)], known) for digit in drawn])
-    wrong = [word for word in args.labels if not word.isdecimal() or int(word) >= known]
-    if wrong:
-        raise CommandLineError(f"--labels: expected some of 0 to {known - 1}, got {' '.join(wrong)}")
-    return multi_hot([int(word) for word in args.labels], known).expand(args.count, -1)
+    return sampling.named(args, list(map(str, range(known)))).expand(args.count, -1)

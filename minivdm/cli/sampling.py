@@ -130,9 +130,11 @@ def classes(denoise: pretrained.TrainedDenoiser) -> list[str]:
 
 def asked(args: argparse.Namespace, denoise: pretrained.TrainedDenoiser) -> Tensor | None:
     """The label vector (1, n) of --labels, None without it."""
-    if args.labels is None:
-        return None
-    names = classes(denoise)
+    return None if args.labels is None else named(args, classes(denoise))
+
+
+def named(args: argparse.Namespace, names: list[str]) -> Tensor:
+    """The label vector (1, n) of --labels among n names."""
     unknown = [label for label in args.labels if label not in names]
     if not names:
         raise CommandLineError("--labels: expected none, as these weights were trained without labels")

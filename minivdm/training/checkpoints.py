@@ -78,6 +78,11 @@ def write_tensors(path: Path, tensors: Tensors, about: dict[str, Any] | None = N
     return hashlib.sha256(data).hexdigest()
 
 
+def in_half(tensors: Tensors) -> Tensors:
+    """Floating-point tensors in float16, all others as they are."""
+    return {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
 def read_tensors(path: Path, sha256: str | None = None) -> tuple[Tensors, dict[str, Any]]:
     """Tensors of a safetensors file, those of eight bits in float32, and what it says of them.
 

@@ -88,9 +88,7 @@ def export(
 
 def packed(tensors: checkpoints.Tensors, precision: Literal["float16", "int8"]) -> checkpoints.Tensors:
     """Weights in that precision; whole numbers stay as they are."""
-    if precision == "int8":
-        return eight_bits.pack(tensors)
-    return {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    return eight_bits.pack(tensors) if precision == "int8" else checkpoints.in_half(tensors)
 
 
 def annotate(name: str, metrics: dict[str, Any], folder: Path | None = None) -> None:

@@ -38,9 +38,9 @@ def write(
     path = Path(path).with_suffix(".safetensors")
     said = about.get("stages", {})
     halves = {
-        f"{stage}.{name}": value.half() if value.is_floating_point() else value
+        f"{stage}.{name}": value
         for stage, (_, tensors) in networks.items()
-        for name, value in tensors.items()
+        for name, value in checkpoints.in_half(tensors).items()
     }
     digest = checkpoints.write_tensors(path, halves)
     parts = {
