@@ -32,9 +32,9 @@ def tokenizers(found: Mapping[str, Any]) -> str:
     for name, row in found["rows"].items():
         judged = row["on test clips"]
         plain, noisy = (judged[f"noise of {n} standard deviations on the latents"] for n in ("0.0", "0.3"))
-        shares = f"right in every frame {share(plain['right in every frame: share, low, high'])}"
+        shares = f"all frames right {share(plain['right in every frame: share, low, high'])}"
         text = (
-            f"{name:34s}{row['numbers']:6,d} numbers {judged['nats per clip']:8,.0f} nats  {plain['PSNR, dB']:5.1f} dB "
+            f"{name:33s}{row['numbers']:5,d} numbers {judged['nats per clip']:6,.0f} nats  {plain['PSNR, dB']:5.1f} dB "
             f"({noisy['PSNR, dB']:4.1f} with noise)  {shares}"
         )
         if book := row.get("code book"):
