@@ -51,7 +51,8 @@ def changed(parser: argparse.ArgumentParser, args: argparse.Namespace, but: Iter
     for name, value in vars(args).items():
         if name not in but and value != parser.get_default(name):
             said += f" --{name.replace('_', '-')}"
-            said += "" if value is True else f" {value:g}" if isinstance(value, float) else f" {value}"
+            values = [] if value is True else value if isinstance(value, list) else [value]
+            said += "".join(f" {v:g}" if isinstance(v, float) else f" {v}" for v in values)
     return said
 
 

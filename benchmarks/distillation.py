@@ -22,13 +22,13 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
 import argparse
-import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import devices
-import numpy as np
+import kept
 import torch
 from bootstrap import Cells, averaged, interval_of
 from clip_metrics import REAL, REFERENCE, REFERENCE_FROM, WEIGHTS, distance, ratios, windows
@@ -43,7 +43,6 @@ from minivdm.measure.frechet import features
 from minivdm.systems import few_steps
 from minivdm.training import monitor, pretrained
 
-PART = 64
 WEIGHT, TEMPORAL = 1.0, 0.75
 CEILING = "teacher, DDIM, 256 steps"
 
@@ -81,43 +80,18 @@ def found_in(name: str, runs: Path | None) -> Path | None:
 
 
 def clips_of(name: str, count: int, seed: int, keep: Path, path: Path, device: torch.device) -> tuple[Tensor, float]:
-    """The row's clips (count, 1, f, h, w) in [-1, 1], and the CPU seconds that one took; only missing parts are made.
-
-    Part k is the same whatever `count` is: its noise and labels depend on the seed and its place alone.
-    """
-    row, parts, seconds, size = ROWS[name], [], [], part(device)
+    """The row's clips (count, 1, f, h, w) in [-1, 1], and the CPU seconds that one took."""
     digest = pretrained.card(path.stem, path.parent)["sha256"][:8]
-    slug = re.sub(r"[^a-z0-9]+", "-", name)
-    for start in range(0, count, size):
-        file = keep / f"{slug}-{digest}-{seed}-{start:05d}-{size}.npz"
-        if not file.exists():
-            videos, spent = made(row, path, start, seed, device)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            half = file.with_suffix(".tmp.npz")
-            np.savez_compressed(half, videos=as_bytes(videos), seconds=spent)
-            half.replace(file)
-        with np.load(file) as loaded:
-            parts.append(torch.from_numpy(loaded["videos"]).float() / 127.5 - 1)
-            seconds.append(float(loaded["seconds"]))
-    return torch.cat(parts)[:count], sum(seconds) / (size * len(parts))
+    make = partial(made, ROWS[name], path, seed=seed, device=device)
+    return kept.clips(keep, f"{name}-{digest}-{seed}", count, kept.part(device), make)
 
 
-def part(device: torch.device) -> int:
-    """Clips that are kept together."""
-    return max(PART, devices.batch(device))
-
-
-def as_bytes(videos: Tensor) -> np.ndarray:
-    """Pixels 0 to 255, as a GIF has them."""
-    return ((videos.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
-
-
-def made(row: Row, path: Path, start: int, seed: int, device: torch.device) -> tuple[Tensor, float]:
+def made(row: Row, path: Path, start: int, *, seed: int, device: torch.device) -> tuple[Tensor, float]:
     """One part of a row's clips and the seconds that they took (of a CPU, its own), loading left out."""
     model, videos = pretrained.load(path, device), []
     size, clock = devices.batch(device), time.process_time if device.type == "cpu" else time.perf_counter
     began = clock()
-    for first in range(start, start + part(device), size):
+    for first in range(start, start + kept.part(device), size):
         labels = torch.eye(10)[torch.arange(first, first + size) % 10].to(device)
         generator = torch.Generator().manual_seed(seed + first)
         with torch.autocast(device.type, torch.bfloat16):  # the precision of the training
@@ -227,7 +201,7 @@ def markdown(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=64, help=f"a multiple of {PART}")
+    parser.add_argument("--clips", type=int, default=64, help=f"a multiple of {kept.PART}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), help="only these")
     parser.add_argument("--runs", type=Path, help="where students lie that do not ship (see `recipes --make`)")
@@ -236,8 +210,8 @@ def main() -> None:
     devices.argument(parser)
     args = parser.parse_args()
     device = devices.chosen(args)
-    if args.clips < PART or args.clips % PART:
-        parser.error(f"--clips: expected a multiple of {PART}, got {args.clips}")
+    if args.clips < kept.PART or args.clips % kept.PART:
+        parser.error(f"--clips: expected a multiple of {kept.PART}, got {args.clips}")
     paths = {name: found_in(ROWS[name].weights, args.runs) for name in args.rows or ROWS}
     names = [REAL, *(name for name, path in paths.items() if path is not None)]
     for name in [name for name, path in paths.items() if path is None]:

@@ -2,13 +2,15 @@
 
     python benchmarks/few_calls.py                      (64 clips: half an hour of one core)
     python benchmarks/few_calls.py --clips 1024 --device cuda
+    OMP_NUM_THREADS=1 python benchmarks/few_calls.py --clips 1024 --bf16    (2.5 hours of one core a row of 256 calls)
 
 All samplers start from the same noise and labels, without guidance, so that a step of a first-order sampler is one
 call of the network. "Times for few steps" are `core.for_few_steps`: t = 1, then those of Karras et al. 2022, eq 5,
 with rho = 3 from sigma / alpha = 10 to 0.2, three numbers that were chosen among six on other noise.
 
-Distances, intervals, and how an interrupted measurement goes on, are those of benchmarks/clip_metrics.py, bootstrap.py
-and finished.py. Ratios are to the ancestral row, with the same bootstrap draw of clips in both.
+Distances, intervals, and how an interrupted measurement goes on, are those of benchmarks/clip_metrics.py, bootstrap.py,
+finished.py and kept.py (clips are kept in --keep). Ratios are to the ancestral row, with the same bootstrap draw of
+clips in both.
 """
 
 import os
@@ -16,11 +18,12 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
 import argparse
-import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import devices
+import kept
 import torch
 from bootstrap import averaged, interval_of
 from clip_metrics import REAL, REFERENCE, REFERENCE_FROM, WEIGHTS, distance, ratios, windows
@@ -62,23 +65,26 @@ SAMPLERS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def cell(name: str, clips: int, seed: int, device: torch.device) -> dict[str, Any]:
-    denoise, size = pretrained.load(WEIGHTS, device), devices.batch(device)
-    data, cpu = denoise.config.make_data(split="test"), time.process_time()
-    reference = data.clips(torch.arange(REFERENCE_FROM, REFERENCE_FROM + REFERENCE)).video
+def cell(name: str, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    denoise = pretrained.load(WEIGHTS, device)
+    data, made_of = denoise.config.make_data(split="test"), {}
+    reference = data.clips(torch.arange(REFERENCE_FROM, REFERENCE_FROM + max(REFERENCE, args.clips))).video
     if name == REAL:
-        found = data.clips(torch.arange(clips))
+        found = data.clips(torch.arange(args.clips))
         made, labels = found.video, found.labels
     else:
-        labels = torch.eye(10)[torch.arange(clips) % 10]
-        made = torch.cat(
-            [
-                generated(denoise, name, part.to(device), seed + start).cpu()
-                for start, part in enumerate(labels.split(size))
-            ]
+        labels = torch.eye(10)[torch.arange(args.clips) % 10]
+        digest, precision = pretrained.card(WEIGHTS)["sha256"][:8], "bf16" if bf16(args, device) else "float32"
+        made, seconds = kept.clips(
+            args.keep,
+            f"{name}-{digest}-{precision}-{args.seed}",
+            args.clips,
+            kept.part(device),
+            lambda start: generated(denoise, name, start, args, device),
         )
+        made_of = {"seconds_per_clip": round(seconds, 3)}
     return {
-        "cpu_seconds": round(time.process_time() - cpu, 1),
+        **made_of,
         "hardware": monitor.hardware(device),
         "metrics": {
             "frames": distance(features(made)[0], features(reference)[0]),
@@ -89,12 +95,22 @@ def cell(name: str, clips: int, seed: int, device: torch.device) -> dict[str, An
     }
 
 
-def generated(denoise: pretrained.TrainedDenoiser, name: str, labels: Tensor, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)  # one noise for a batch, whatever the sampler draws after it
-    # On a GPU as in training; on a CPU in float32, which is faster there.
-    with torch.autocast(labels.device.type, torch.bfloat16, enabled=labels.is_cuda):
-        made = tasks.generate(denoise, labels, generator=generator, **SAMPLERS[name]())
-    return made.float().clamp(-1, 1)
+def bf16(args: argparse.Namespace, device: torch.device) -> bool:
+    """On a GPU as in training; on a CPU where asked for, as it helps only those that have units for it."""
+    return args.bf16 or device.type == "cuda"
+
+
+def generated(
+    denoise: pretrained.TrainedDenoiser, name: str, start: int, args: argparse.Namespace, device: torch.device
+) -> tuple[Tensor, float]:
+    """The part that begins with clip `start`, and its seconds. Samplers draw after the noise, so that all share it."""
+    videos, size, begun = [], devices.batch(device), devices.clock(device)
+    for first in range(start, start + kept.part(device), size):
+        labels = torch.eye(10)[torch.arange(first, first + size) % 10].to(device)
+        generator = torch.Generator().manual_seed(args.seed + first)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16(args, device)):
+            videos.append(tasks.generate(denoise, labels, generator=generator, **SAMPLERS[name]()).float())
+    return torch.cat(videos).cpu(), devices.clock(device) - begun
 
 
 def verdict(rows: list[dict[str, Any]]) -> str:
@@ -140,8 +156,8 @@ def markdown(found: dict[str, Any]) -> str:
                     f"seed {settings['seed']}, "
                     f"{found['hardware']}; in brackets 95 % intervals over clips. Distances are on this project's "
                     "own encoder, to "
-                    f"{REFERENCE} real clips. Times for few steps: t = 1, then Karras' with ρ = 3 from "
-                    "σ/α = 10 to 0.2. "
+                    f"{max(REFERENCE, settings['clips'])} real clips. Times for few steps: t = 1, then Karras' with "
+                    "ρ = 3 from σ/α = 10 to 0.2. "
                     f"Command: `{found['command']}`."
                 ),
             ]
@@ -155,22 +171,24 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="measure finished cells anew")
+    parser.add_argument("--rows", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS), help="only these")
+    parser.add_argument("--keep", type=Path, default=Path("runs/few-calls"), help="where clips are kept")
+    devices.bf16_argument(parser)
     devices.argument(parser)
     args = parser.parse_args()
     device = devices.chosen(args)
     settings = {"weights": pretrained.card(WEIGHTS)["sha256"], "clips": args.clips, "seed": args.seed}
     path = RESULTS / "few_calls.json"
-    names = [REAL, *SAMPLERS]
     finished = resumed(path, settings, args.again)
-    for cells in fill(names, finished, lambda name: cell(name, args.clips, args.seed, device)):
+    names = [name for name in (REAL, *SAMPLERS) if name in (REAL, *args.rows) or name in finished]
+    for cells in fill(names, finished, lambda name: cell(name, args, device)):
         if not cells:
             continue
         found = {
             "settings": settings,
-            "names": names,
             "ratios": ratios(cells, REFERENCE_ROW),
             "verdict": verdict(ratios(cells, REFERENCE_ROW)),
-            "command": f"python benchmarks/few_calls.py --clips {args.clips} --seed {args.seed}{devices.words(device)}",
+            "command": f"python benchmarks/few_calls.py{devices.changed(parser, args, but=('keep', 'again', 'rows'))}",
             "hardware": "; ".join(sorted({made["hardware"] for made in cells.values()})),
             "cells": cells,
         }

@@ -2,6 +2,8 @@
 
     python benchmarks/train_cascade.py --device cuda --minutes 5 --out gpu-out
     python benchmarks/train_cascade.py --minutes 1.5 --judging 60 --batch 4 --clips 12 --steps 2      (a rehearsal)
+    OMP_NUM_THREADS=1 python benchmarks/train_cascade.py --minutes 75 --judging 0 --bf16              (on one core)
+    OMP_NUM_THREADS=1 python benchmarks/train_cascade.py --stages --minutes 40 --bf16 --clips 128     (judge those)
 
 base makes 8 frames of 16x16 from a label, tsr 16 of 16x16 of those, ssr 16 of 32x32; ssr-plain learns without
 noise-conditioning augmentation; single makes 16 of 32x32 from a label, trained as long as base, tsr and ssr together.
@@ -11,7 +13,7 @@ Minutes are those of `devices.clock` and hold for everything, a share of them fo
 - cascade-arms.{safetensors,json}: ssr-plain and single;
 - cascade.json: the figures that lesson 14 reads (they belong into benchmarks/results), and cascade.gif.
 
-A stage whose weights are in --out already goes on from them.
+A stage whose weights are in --out already goes on from them; one that --stages does not name is judged as it is there.
 """
 
 import argparse
@@ -83,8 +85,8 @@ def trained(args: argparse.Namespace, device: torch.device, seconds: float) -> t
     """All stages, one after the other; the files are written after each."""
     made: dict[str, Denoiser] = {}
     reports: dict[str, dict[str, Any]] = {}
-    unit = seconds / sum(PARTS[name] for name in args.stages)
-    for number, name in enumerate(args.stages):
+    unit = seconds / max(1e-9, sum(PARTS[name] for name in args.stages))
+    for number, name in enumerate(PARTS):
         kind, plain = name.split("-")[0], name.endswith("plain")
         torch.manual_seed(args.seed)
         network = UNet3D(**NETWORKS[kind])
@@ -92,7 +94,7 @@ def trained(args: argparse.Namespace, device: torch.device, seconds: float) -> t
             staged.open_low(network)
         file = args.out / f"{SHIPPED if name in STAGES else ARMS}.safetensors"
         before: dict[str, Any] = {}
-        if not args.anew:
+        if not (args.anew and name in args.stages):
             try:
                 there = stages.read(file, [name], "this script")[name]
                 network.load_state_dict(there.tensors)
@@ -100,6 +102,10 @@ def trained(args: argparse.Namespace, device: torch.device, seconds: float) -> t
             except stages.MissingStage:
                 pass
         model = Denoiser(network.to(device), CosineSchedule(), "v", bounds=(-1, 1))
+        if name not in args.stages:
+            if before:
+                made[name], reports[name] = model.eval().requires_grad_(False), before
+            continue
         torch.manual_seed(args.seed + 1 + number)
         data = MovingMNIST(speed=SPEED, seed=args.seed + before.get("rounds", 0), device=device)
         batch = args.batch or BATCH[kind] * (1 if device.type == "cpu" else 8)
@@ -162,7 +168,7 @@ def measured(args: argparse.Namespace, device: torch.device, made: dict[str, Den
             print(f"{name}: no time left", flush=True)
             return
         begun = devices.clock(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with devices.half(device, args.bf16):
             videos = make().float().clamp(-1, 1)
         found["rows"][name] = staged.judged(videos, labels, reference)
         if kept:
@@ -185,7 +191,7 @@ def measured(args: argparse.Namespace, device: torch.device, made: dict[str, Den
         return found
 
     # The spatial stage alone: on true small clips, on the same with white noise, and on what base and tsr made.
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+    with devices.half(device, args.bf16):
         small["made"] = cascade([stage(made, n) for n in STAGES[:2]], labels, generator=dice(), **how)[-1].float()
     small["made"] = small["made"].clamp(-1, 1)
     small["true"] = shrunk(true.video, 1, 2)
@@ -203,7 +209,7 @@ def measured(args: argparse.Namespace, device: torch.device, made: dict[str, Den
         for kind in ("true", "noisy"):
             if devices.clock(device) > until:
                 continue
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with devices.half(device, args.bf16):
                 large = make_larger(one, small[kind], true.labels, low_log_snr=level, generator=dice(), **how)
             large = large.float().clamp(-1, 1)
             back = shrunk(large, 1, 2) - small["true"]
@@ -226,10 +232,12 @@ def main() -> None:
     args = parser.parse_args()
     device = devices.chosen(args)
     begun = devices.clock(device)
-    args.command = f"python benchmarks/train_cascade.py --minutes {args.minutes:g}{devices.words(device)}"
+    args.command = f"python benchmarks/train_cascade.py{devices.changed(parser, args, but=('out',))}"
     args.out.mkdir(parents=True, exist_ok=True)
     whole = 60 * args.minutes
     made, reports = trained(args, device, whole - args.judging)
+    if args.stages and not args.judging:
+        return
     found = measured(args, device, made, begun + whole - 3)
     found["training"] = reports
     write_json(args.out / "cascade.json", found)

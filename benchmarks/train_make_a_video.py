@@ -221,7 +221,7 @@ def measured(args: argparse.Namespace, device: torch.device, system: MakeAVideo,
             print(f"{name}: no time left", flush=True)
             return None
         begun = devices.clock(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with devices.half(device, args.bf16):
             videos = make().float().clamp(-1, 1)
         does = obedience(videos, wanted)
         entry = staged.judged(videos, labels, real)
@@ -299,7 +299,7 @@ def enlarged(
         rigid = {}
         for same in (True, False):
             generator = torch.Generator().manual_seed(args.seed)
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with devices.half(device, args.bf16):
                 parts = [
                     system.enlarge(c, e, max(1, args.steps // 2), generator, same_noise=same)
                     for c, e in zip(clips.split(128), told.split(128), strict=True)
@@ -322,7 +322,7 @@ def main() -> None:
     args = parser.parse_args()
     device = devices.chosen(args)
     begun = devices.clock(device)
-    args.command = f"python benchmarks/train_make_a_video.py --minutes {args.minutes:g}{devices.words(device)}"
+    args.command = f"python benchmarks/train_make_a_video.py{devices.changed(parser, args, but=('out',))}"
     args.out.mkdir(parents=True, exist_ok=True)
     training = Training(args, device)
     if args.stages:

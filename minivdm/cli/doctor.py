@@ -127,6 +127,9 @@ def _weights() -> tuple[list[str], bool]:
         for name in names
         if name not in wrong
     ]
+    others = sorted({file.stem for file in pretrained.FOLDER.glob("*.safetensors")} - {*names, *wrong})
+    if others:
+        lines.append(f"          {', '.join(others)}: checksums right")
     for name, what in wrong.items():
         lines.append(f"weights   {name}: DAMAGED: check out minivdm/weights again, or install the package again")
         lines.append(f"          ({what})")

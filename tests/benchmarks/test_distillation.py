@@ -52,9 +52,9 @@ def test_without_the_ceiling_there_is_no_verdict(bench):
 def test_a_larger_measurement_takes_over_the_parts_that_are_there(bench, monkeypatch, tmp_path):
     asked = []
 
-    def made(row, path, start, seed, device):
+    def made(row, path, start, *, seed, device):
         asked.append(start)
-        return torch.full((bench.PART, 1, 2, 4, 4), start / 64 * 0.5 - 1), 32.0
+        return torch.full((bench.kept.PART, 1, 2, 4, 4), start / 64 * 0.5 - 1), 32.0
 
     monkeypatch.setattr(bench, "made", made)
     monkeypatch.setattr(bench.pretrained, "card", lambda name, folder: {"sha256": "0" * 64})
@@ -66,7 +66,7 @@ def test_a_larger_measurement_takes_over_the_parts_that_are_there(bench, monkeyp
 
 def test_pixels_survive_being_kept(bench):
     values = torch.linspace(-1, 1, 256)
-    back = bench.as_bytes(values).astype(np.float32) / 127.5 - 1
+    back = bench.kept.as_bytes(values).astype(np.float32) / 127.5 - 1
     np.testing.assert_allclose(back, values.numpy(), atol=1e-6)
 
 

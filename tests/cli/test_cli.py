@@ -327,6 +327,12 @@ def test_doctor_says_which_extras_are_missing(monkeypatch):
     assert data.endswith("without no-such-thing-at-all: pip install 'minivdm[data]'")
 
 
+def test_doctor_names_weights_of_other_kinds_too():
+    lines, healthy = doctor._weights()
+    assert healthy
+    assert all(file.stem in "\n".join(lines) for file in pretrained.FOLDER.glob("*.safetensors"))
+
+
 def test_doctor_finds_other_digits(monkeypatch, capsys):
     monkeypatch.setattr(files, "SHIPPED_SHA256", "0" * 64)
     assert main(["doctor"]) == 1
