@@ -5,7 +5,8 @@
     python benchmarks/weights.py --times few --steps 24 --row "w = 1, w_f = 0.75"      (as `sample` does it)
 
 Generates clips without labels, and with every digit asked for equally often at guidance w = 0, 1 and 2, and some of it
-with guidance towards frames that belong together (w_f), and reads them with the digit reader of `minivdm.measure`; real
+with guidance towards frames that belong together (w_f) and away from the same network earlier in its training (w_a, at
+log-SNR above -3), and reads them with the digit reader of `minivdm.measure`; real
 test clips go through the same reader as the yardstick. Each finished row is written at once, as JSON and as a table of
 the README, to benchmarks/results/weights.* (`make tables` copies it), or weights_few.* for --times few, which also go
 into the weights' card; --row measures one row alone, anew.
@@ -15,6 +16,7 @@ import argparse
 import json
 import math
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import devices
 import torch
@@ -22,7 +24,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minivdm import tasks
-from minivdm.core import time_grids
+from minivdm.api import AUTOGUIDANCE, AUTOGUIDED
+from minivdm.core import samplers, time_grids
 from minivdm.data.atomic import write_json
 from minivdm.measure import metrics, tracks
 from minivdm.measure.obedience import wilson
@@ -32,14 +35,28 @@ RESULTS = Path(__file__).parent / "results"
 REAL = "real test clips"
 TIMES: dict[str, time_grids.Grid] = {"even": time_grids.uniform_in_t, "few": time_grids.for_few_steps}
 FRAMES = 0.75  # w_f, the default of `sample`
-#: Guidance towards the labels, None without any, and towards frames that belong together.
-ROWS: dict[str, tuple[float | None, float]] = {
-    "without labels": (None, 0.0),
-    f"without labels, w_f = {FRAMES:g}": (None, FRAMES),
-    "w = 0": (0.0, 0.0),
-    "w = 1": (1.0, 0.0),
-    "w = 2": (2.0, 0.0),
-    f"w = 1, w_f = {FRAMES:g}": (1.0, FRAMES),
+FREE = f"without labels, w_f = {FRAMES:g}"
+
+
+class Row(NamedTuple):
+    """How clips are made. weight: of the guidance towards labels, None without any; frames: towards frames that belong
+    together; auto: away from the same network earlier in its training, as `sample --unconditional` has it."""
+
+    weight: float | None
+    frames: float = 0.0
+    auto: float = 0.0
+    step: samplers.Step = samplers.ddim_step
+
+
+ROWS: dict[str, Row] = {
+    "without labels": Row(None),
+    FREE: Row(None, FRAMES),
+    f"{FREE}, ancestral": Row(None, FRAMES, step=samplers.ancestral_step),
+    f"{FREE}, w_a = {AUTOGUIDANCE:g}, ancestral": Row(None, FRAMES, AUTOGUIDANCE, samplers.ancestral_step),
+    "w = 0": Row(0.0),
+    "w = 1": Row(1.0),
+    "w = 2": Row(2.0),
+    f"w = 1, w_f = {FRAMES:g}": Row(1.0, FRAMES),
 }
 
 
@@ -69,6 +86,8 @@ def judged(videos: Tensor, labels: Tensor | None) -> dict:
         "every_frame": metrics.same_in_every_frame(videos, labels) & one_digit,
     }
     out: dict = {"clips": len(videos)}
+    if labels is None:
+        out["digits"] = reading.clip[one_digit].sum(0).tolist()  # how often each of them is read
     for name, flag in flags.items():
         share = flag.double().mean().item()
         out[name] = {"share": round(share, 4), "interval": interval(share, len(videos))}
@@ -85,18 +104,23 @@ def generated(
     name: str, row: str, clips: int, steps: int, seed: int, device: torch.device, grid: time_grids.Grid
 ) -> tuple[Tensor, Tensor | None]:
     """Clips (b, 1, f, h, w) clamped to [-1, 1], and the labels asked for."""
-    denoiser, (weight, temporal) = pretrained.load(name, device), ROWS[row]
+    denoiser, how = pretrained.load(name, device), ROWS[row]
+    earlier = pretrained.weaker(denoiser) if how.auto else None
+    if how.auto and earlier is None:
+        raise SystemExit(f"--row: {name}-early does not ship, so that there is no {row!r}")
+    more: dict[str, Any] = {} if earlier is None else {"weaker": (earlier, how.auto, AUTOGUIDED)}
     labels = torch.eye(10)[torch.arange(clips) % 10]
     generator, parts, size = torch.Generator().manual_seed(seed), [], devices.batch(device)
     for start in tqdm(range(0, clips, size), desc=row):
         asked = labels[start : start + size].to(device)
-        given = {"count": len(asked)} if weight is None else {"labels": asked, "weight": weight}
+        given = {"count": len(asked)} if how.weight is None else {"labels": asked, "weight": how.weight}
         with torch.autocast(device.type, torch.bfloat16):  # as in training
             videos = tasks.generate(
-                denoiser, **given, temporal_weight=temporal, steps=steps, grid=grid, generator=generator
-            )
+                denoiser, **given, **more, temporal_weight=how.frames, steps=steps, step=how.step, grid=grid,
+                generator=generator,
+            )  # fmt: skip
         parts.append(videos.float().clamp(-1, 1).cpu())
-    return torch.cat(parts), None if weight is None else labels
+    return torch.cat(parts), None if how.weight is None else labels
 
 
 def table(name: str, figures: dict) -> str:

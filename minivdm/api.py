@@ -7,6 +7,7 @@ tensor and a generator; whatever else a task takes is handed on by its name, and
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from minivdm import tasks
-from minivdm.core import for_few_steps
+from minivdm.core import ancestral_step, for_few_steps
 from minivdm.data import writing
 from minivdm.guards import BadArgument, whole
 from minivdm.networks import UNet3D
@@ -26,6 +27,10 @@ from minivdm.training import pretrained
 
 #: Weight of the guidance towards frames that belong together, where a network can be asked for it; as `sample` has it.
 TEMPORAL_WEIGHT = 0.75
+#: Weight of the guidance away from the same network earlier in its training, where nothing is asked; likewise.
+AUTOGUIDANCE = 0.5
+#: log-SNR between which that is done: while it is undecided what a clip shows, it would become a one.
+AUTOGUIDED = (-3.0, math.inf)
 #: Steps of `generate`, as `sample` has them.
 STEPS = 24
 #: Steps of a latent model, as `benchmarks/train_latent.py` judges it.
@@ -83,7 +88,9 @@ def generate(
         seed: the same seed makes the same clips.
         **task: further arguments of `minivdm.tasks.generate`, by name. `temporal_weight`, of the guidance towards
             frames that belong together, is 0.75 where it is not given; steps are 24, at times for few steps
-            (`core.for_few_steps`). A latent model takes 48 even ones and no `temporal_weight`.
+            (`core.for_few_steps`). Without digits and text, `weaker`, of autoguidance, is the same network earlier in
+            its training, with 0.5, where that ships (None for none), and steps are ancestral. A latent model takes 48
+            even steps and none of these.
     """
     whole("count", count)
     if isinstance(model, LatentDiffusion):
@@ -106,8 +113,19 @@ def generate(
         return few_steps.generate(model, count=count, **asked).clamp(-1, 1)
     if isinstance(getattr(model, "network", None), UNet3D):
         _by_default(task)
+        if digits is None:
+            _free(model, task)
     made = tasks.generate(model, count=count, **_asked(tasks.generate, model, digits, weight, seed, task))
     return made.clamp(-1, 1)
+
+
+def _free(model: object, task: dict[str, Any]) -> None:
+    """And where nothing is asked of the clips: autoguidance, noise in each step, which corrects slips."""
+    if "weaker" not in task:
+        earlier = pretrained.weaker(model)
+        task["weaker"] = None if earlier is None else (earlier, AUTOGUIDANCE, AUTOGUIDED)
+    if "sampling" not in task:
+        task.setdefault("step", ancestral_step)
 
 
 def _by_default(task: dict[str, Any]) -> None:

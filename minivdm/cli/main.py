@@ -85,7 +85,12 @@ def _recipes(commands: argparse._SubParsersAction) -> None:
 def _sample(commands: argparse._SubParsersAction) -> None:
     parents = [
         options.sampling(
-            "ddim", "if neither is given, each clip's are drawn at random", options.TEMPORAL, "few", options.FEW_STEPS
+            "ddim",
+            "if neither is given, each clip's are drawn at random",
+            options.TEMPORAL,
+            "few",
+            options.FEW_STEPS,
+            eta=None,
         ),
         options.picture("samples"),
         options.device(),
@@ -110,6 +115,13 @@ def _sample(commands: argparse._SubParsersAction) -> None:
         type=whole(1, 4096),
         metavar="N",
         help="N calls in all, by the student few-N, which has learnt guidance; if not given, --steps of --weights",
+    )
+    add(
+        "--autoguidance",
+        type=real(0, 1000),
+        metavar="W",
+        help="weight of the guidance away from the same network earlier in its training, where that ships; if not "
+        f"given, {options.AUTOGUIDANCE:g} with --unconditional, else none",
     )
     add("--bf16", action="store_true", help="compute in half precision: faster where the processor has units for it")
 

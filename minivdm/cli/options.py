@@ -15,6 +15,9 @@ WEIGHTS = "moving-mnist-32"
 TEXT_WEIGHTS = "text-32"
 #: Of clips made from noise alone; frames that are given hold the others together by themselves.
 TEMPORAL = 0.75
+#: Of clips for which nothing is asked: away from the same network earlier in its training.
+AUTOGUIDANCE = 0.5
+AUTOGUIDED = (-3.0, math.inf)  # log-SNR: not while what is shown is undecided, or clips become ones
 STEPS = 64  # of the edits
 #: Of `sample`, at times for few steps.
 FEW_STEPS = 24
@@ -109,7 +112,7 @@ def picture(name: str) -> Parser:
     return group
 
 
-def sampling(sampler: str, labels: str, temporal: float, times: str, steps: int) -> Parser:
+def sampling(sampler: str, labels: str, temporal: float, times: str, steps: int, eta: float | None = 0.0) -> Parser:
     """Which weights, how many steps, what is asked for. labels: what happens without --labels."""
     group = Parser(add_help=False)
     add = group.add_argument
@@ -130,7 +133,8 @@ def sampling(sampler: str, labels: str, temporal: float, times: str, steps: int)
     add("--steps", type=whole(1, 100_000), default=steps, help="denoising steps (of each block)")
     add("--times", choices=TIMES, default=times, help="of the steps: where few of them do most, or even in t")
     add("--sampler", choices=SAMPLERS, default=sampler, help="how a step is made")
-    add("--eta", type=real(0, 1), default=0.0, help="noise of a ddim step")
+    unsaid = "; if not given, 1 with --unconditional, which corrects slips, else 0" if eta is None else ""
+    add("--eta", type=real(0, 1), default=eta, help=f"noise of a ddim step{unsaid}")
     add("--gamma", type=real(0, 1), default=0.1, help="variance of an ancestral step, from the smaller to the larger")
     add("--seed", type=whole(0, LARGEST_SEED), default=0, help="clip i of a batch is the only one of seed + i")
     return group

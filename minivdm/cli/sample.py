@@ -24,7 +24,7 @@ def sample(args: argparse.Namespace) -> int:
 
 def _by_code(args: argparse.Namespace, weights: Path) -> int:
     """Generate clips from the latent model in that file, and write them."""
-    for name in ("text", "negative", "few", "frames"):
+    for name in ("text", "negative", "few", "frames", "autoguidance"):
         if getattr(args, name) is not None:
             raise CommandLineError(f"--{name}: expected none with a latent model, {args.weights}")
     if args.temporal not in (0.0, options.TEMPORAL):
@@ -38,6 +38,7 @@ def _by_code(args: argparse.Namespace, weights: Path) -> int:
     config: Any = model.denoiser.network.config  # type: ignore[union-attr]
     known = config["labels"]
     labels = _labels(args, known)
+    args.eta = args.eta or 0.0
     # As many even steps as the model was judged with, if none are asked for.
     steps = LATENT_STEPS if args.steps == options.FEW_STEPS else args.steps
     with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):

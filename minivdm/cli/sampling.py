@@ -39,6 +39,8 @@ def sample(args: argparse.Namespace) -> int:
         names = classes(denoise)
         words = " ".join("+".join(names[i] for i in row.nonzero()[:, 0].tolist()) or "none" for row in labels)
         print(f"labels drawn at random: {words}; --labels chooses, --unconditional leaves them to the network")
+    if args.eta is None:
+        args.eta = 1.0 if labels is None and sentences is None and few_steps.student_of(denoise) is None else 0.0
     generators = [torch.Generator(device).manual_seed(args.seed + i) for i in range(args.count)]
     noise = torch.cat([torch.randn(1, c, f, h, w, generator=g, device=device) for g in generators])
     noise = noise * denoise.schedule.prior_std()
@@ -49,7 +51,9 @@ def sample(args: argparse.Namespace) -> int:
         wanted = text.wanted(denoise, *sentences, args.weight, temporal)
     else:
         weight = args.weight if labels is not None else 0.0
-        wanted = tasks.guided(denoise, labels, weight, temporal_weight=temporal)
+        wanted = tasks.guided(
+            denoise, labels, weight, temporal_weight=temporal, weaker=_weaker(args, denoise, labels is None)
+        )
     with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
         videos = samplers.sample(
             wanted,
@@ -103,6 +107,22 @@ def load(args: argparse.Namespace) -> tuple[pretrained.TrainedDenoiser, torch.de
     _, device = distributed.join(None if args.device == "auto" else args.device)
     few = getattr(args, "few", None)
     return (pretrained.load(args.weights, device) if few is None else few_steps.load(few, device)), device
+
+
+def _weaker(
+    args: argparse.Namespace, denoise: pretrained.TrainedDenoiser, free: bool
+) -> tuple[pretrained.TrainedDenoiser, float, tuple[float, float]] | None:
+    """The network for autoguidance and its weight, or None. free: whether nothing is asked of the clips."""
+    student = few_steps.student_of(denoise) is not None
+    weight = args.autoguidance
+    if weight is None:
+        weight = options.AUTOGUIDANCE if free and not student else 0.0
+    other = pretrained.weaker(denoise) if weight else None
+    if args.autoguidance and (student or other is None):
+        raise CommandLineError(
+            f"--autoguidance: expected weights whose earlier ones ship, such as {options.WEIGHTS}, got {args.weights}"
+        )
+    return None if other is None else (other, weight, options.AUTOGUIDED)
 
 
 def _as_a_student(args: argparse.Namespace, denoise: pretrained.TrainedDenoiser) -> None:

@@ -25,8 +25,8 @@ def settle(args: argparse.Namespace) -> None:
         if args.negative is not None:
             raise CommandLineError("--negative: expected only with --text")
         return
-    if args.labels or args.unconditional or args.few is not None:
-        raise CommandLineError("--text: expected without --labels, --unconditional and --few")
+    if args.labels or args.unconditional or args.few is not None or args.autoguidance is not None:
+        raise CommandLineError("--text: expected without --labels, --unconditional, --few and --autoguidance")
     for option, sentences in {"--text": args.text, "--negative": [args.negative] if args.negative else []}.items():
         try:
             tokens(sentences)

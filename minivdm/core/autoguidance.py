@@ -6,41 +6,65 @@ worse, will do as well: then guidance moves towards what the better answer knows
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from minivdm.core.denoiser import Conditional, Denoise, both, schedule_of
+from minivdm.core.gaussian import expand
 from minivdm.core.guidance import Guided
 from minivdm.core.schedules import Schedule
 from minivdm.guards import BadArgument, check_types, real, video
 
 
-def away_from(denoise: Denoise, *weaker: tuple[Denoise, float]) -> Guided:
+class Weaker(NamedTuple):
+    """A weaker answer, the weight w >= 0 of moving away from it, and between which two log-SNR alone that is done
+    (Kynkaanniemi et al. 2024); elsewhere it is not asked."""
+
+    denoise: Denoise
+    weight: float
+    interval: tuple[float, float] = (-math.inf, math.inf)
+
+
+def as_weaker(entry: object) -> Weaker:
+    """From a tuple of these. Raises BadArgument, BadType."""
+    if not isinstance(entry, tuple) or len(entry) not in (2, 3):
+        raise BadArgument(f"weaker: expected a denoiser, its weight and possibly an interval, got {entry!r}")
+    found = Weaker(entry[0], real("weaker", entry[1], least=0), *entry[2:])
+    schedule_of(found.denoise)
+    if not found.interval[0] <= found.interval[1]:
+        raise BadArgument(f"weaker: expected an interval of two log-SNR, the lower first, got {found.interval}")
+    return found
+
+
+def away_from(denoise: Denoise, *weaker: tuple[Denoise, float] | Weaker) -> Guided:
     """x_hat + sum over i of w_i (x_hat - x_hat_i): guided away from several weaker answers at once, each by its weight.
 
     With the unconditional denoiser alone it is `classifier_free`; with a worse network, autoguidance (Karras et al.
     2024, "Guiding a diffusion model with a bad version of itself"); with `FramesApart`, guidance towards frames that
     belong together. Each further one costs a call, but that conditions of one network share a batch.
-
-    weaker: pairs of a denoiser and its weight w_i >= 0.
     """
-    if not weaker or any(not isinstance(pair, tuple) or len(pair) != 2 for pair in weaker):
-        raise BadArgument(f"weaker: expected at least one pair of a denoiser and its weight, got {weaker!r}")
-    schedule, weights = schedule_of(denoise), [real("weaker", weight, least=0) for _, weight in weaker]
-    for other, _ in weaker:
-        schedule_of(other)
+    schedule, others = schedule_of(denoise), [as_weaker(entry) for entry in weaker]
+    if not others:
+        raise BadArgument("weaker: expected at least one pair of a denoiser and its weight, got none")
 
     def guided(z: Tensor, t: Tensor | float) -> Tensor:
-        x_hat, first = both(denoise, weaker[0][0], z, t)
+        log_snr = schedule.log_snr(t)
+        inside = [(other, (log_snr >= low) & (log_snr <= high)) for other in others for low, high in [other.interval]]
+        asked = [(other, where) for other, where in inside if where.any()]
+        if not asked:
+            return denoise(z, t)
+        x_hat, first = both(denoise, asked[0][0].denoise, z, t)
         total = x_hat
-        for weight, (other, _) in zip(weights, weaker, strict=True):
-            worse = first if other is weaker[0][0] else other(z, t)
+        for number, (other, where) in enumerate(asked):
+            worse = other.denoise(z, t) if number else first
             if worse.shape != x_hat.shape:
                 raise BadArgument(f"weaker: expected x_hat of shape {tuple(x_hat.shape)}, got {tuple(worse.shape)}")
-            total = total + weight * (x_hat - worse)
+            total = total + expand(other.weight * where.double(), z) * (x_hat - worse)
         return total
 
     return Guided(guided, schedule)
@@ -51,9 +75,8 @@ class FramesApart:
     """The same denoiser, shown each frame as if it were a clip by itself: temporal attention sees no other frame.
 
     What it lacks is what frames know of each other, so guidance away from it strengthens that: the content that all
-    frames share. Esser et al. 2023 ("Structure and content-guided video synthesis") guide in this way from the image
-    model, which their network, as VDM's, is as well after training on both; Hyung et al. 2025 ("Spatiotemporal skip
-    guidance") find that it works where the network was never trained so.
+    frames share. Esser et al. 2023 ("Structure and content-guided video synthesis") guide so from the image model that
+    their network, as VDM's, is as well; Hyung et al. 2025 ("Spatiotemporal skip guidance") from one never trained so.
 
     conditions: as for `denoise.given`.
     """

@@ -70,7 +70,6 @@ def classifier_free(
     al. 2024).
     """
     weight, schedule = real("weight", weight), schedule_of(conditional)
-
     if not interval[0] <= interval[1]:
         raise BadArgument(f"interval: expected two log-SNR, the lower first, got {interval}")
 

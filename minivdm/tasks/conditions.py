@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from minivdm.core.autoguidance import FramesApart, away_from
+from minivdm.core.autoguidance import FramesApart, Weaker, as_weaker, away_from
 from minivdm.core.denoiser import Conditional, Denoise, schedule_of
 from minivdm.core.self_conditioning import SelfConditioned, takes_estimate
 from minivdm.guards import BadArgument, BadType, check_types, real, whole
@@ -34,6 +34,7 @@ def guided(
     self_conditioned: bool = True,
     conditions: Mapping[str, Tensor] | None = None,
     negative: Mapping[str, Tensor] | None = None,
+    weaker: tuple[Conditional, float] | tuple[Conditional, float, tuple[float, float]] | None = None,
 ) -> Denoise:
     """The denoiser to sample with: conditional, unconditional, or guided with `weight` (VDM eq 6; 0 = no guidance).
 
@@ -42,7 +43,9 @@ def guided(
     together, away from the same network's answer for each frame by itself (`minivdm.core.FramesApart`); it needs no
     condition, and costs a further evaluation. negative: conditions by name in place of none, such as what a clip shall
     not show; guidance then moves away from what they say. self_conditioned: a network made for it is handed its own
-    last estimate.
+    last estimate. weaker: a worse network, such as the same one earlier in its training, and the weight w_a >= 0 of
+    the guidance away from what it says of the same conditions (autoguidance, Karras et al. 2024), possibly in an
+    interval of log-SNR alone (`core.autoguidance.Weaker`); a further evaluation there.
     """
     schedule = schedule_of(denoise)
     real("weight", weight, least=0)
@@ -57,10 +60,14 @@ def guided(
             )
         if temporal_weight:
             raise BadType("temporal_weight: expected a denoiser that takes a frame_mask, got one that is bound already")
+        if weaker is not None:
+            raise BadType("weaker: expected none beside a denoiser that is bound already, got one")
         return denoise
+    if weaker is not None and not isinstance(as_weaker(weaker).denoise, Conditional):
+        raise BadType("weaker: expected a denoiser that takes conditions by .given, got one that is bound already")
 
     def of(estimate: Tensor | None) -> Denoise:
-        return answer(denoise, wanted, weight, temporal_weight, negative=negative, estimate=estimate)
+        return answer(denoise, wanted, weight, temporal_weight, negative=negative, weaker=weaker, estimate=estimate)
 
     if not (self_conditioned and takes_estimate(denoise)):
         return of(None)
@@ -74,17 +81,21 @@ def answer(
     temporal_weight: float = 0.0,
     *,
     negative: Mapping[str, Tensor] | None = None,
+    weaker: tuple[Conditional, float] | tuple[Conditional, float, tuple[float, float]] | None = None,
     estimate: Tensor | None = None,
 ) -> Denoise:
     """The denoiser of one step of `guided`, whose arguments these are. estimate: that it is handed, if any."""
     own = {} if estimate is None else {"estimate": estimate}
     asked = denoise.given(**{"labels": None, **conditions, **own})
-    weaker: list[tuple[Denoise, float]] = []
+    away: list[tuple[Denoise, float] | Weaker] = []
     if weight:
-        weaker.append((denoise.given(**{"labels": None, **(negative or {}), **own}), weight))
+        away.append((denoise.given(**{"labels": None, **(negative or {}), **own}), weight))
     if temporal_weight:
-        weaker.append((FramesApart(denoise, {**conditions, **own}), temporal_weight))
-    return away_from(asked, *weaker) if weaker else asked
+        away.append((FramesApart(denoise, {**conditions, **own}), temporal_weight))
+    if weaker is not None and weaker[1]:
+        told = own if takes_estimate(weaker[0]) else {}
+        away.append(Weaker(weaker[0].given(**{"labels": None, **conditions, **told}), *weaker[1:]))
+    return away_from(asked, *away) if away else asked
 
 
 check_types(globals())

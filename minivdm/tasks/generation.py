@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from minivdm.core import samplers
-from minivdm.core.denoiser import Denoise, schedule_of
+from minivdm.core.denoiser import Conditional, Denoise, schedule_of
 from minivdm.core.samplers import Sampling, SamplingFields
 from minivdm.guards import BadArgument, check_types, whole
 from minivdm.tasks.conditions import guided
@@ -24,6 +24,7 @@ class Options(SamplingFields, total=False):
     sampling: Sampling | None
     conditions: Mapping[str, Tensor]
     negative: Mapping[str, Tensor] | None
+    weaker: tuple[Conditional, float] | tuple[Conditional, float, tuple[float, float]] | None
     progress: bool
     callback: Callable[[Tensor, Tensor], object] | None
 
@@ -54,7 +55,8 @@ def generate(
             with some of them replaced. 64 DDIM steps by default.
         generator: of all random draws.
         options: the fields of `Sampling`; `conditions`, others than labels, by name; `negative`, conditions away from
-            which is guided (see `guided`); `progress`, `callback` as for `samplers.sample`.
+            which is guided, and `weaker`, a worse network away from which is guided (see `guided`); `progress`,
+            `callback` as for `samplers.sample`.
 
     Raises:
         BadArgument: before anything is sampled, where these do not fit together.
@@ -62,7 +64,7 @@ def generate(
     named: dict[str, Any] = dict(options)
     watch = {name: named.pop(name) for name in ("progress", "callback") if name in named}
     conditions: dict[str, Tensor] = dict(named.pop("conditions", None) or {})
-    negative: Mapping[str, Tensor] | None = named.pop("negative", None)
+    towards = {name: named.pop(name, None) for name in ("negative", "weaker")}
     how = Sampling.of(named.pop("sampling", None), steps, **named)
     shape = clip_shape(denoise, shape)
     given = [value for value in (labels, *conditions.values()) if value is not None]
@@ -76,7 +78,7 @@ def generate(
     device = device or (labels.device if labels is not None else torch.device("cpu"))
     where = generator.device if generator is not None else device
     times = how.times(schedule_of(denoise))
-    wanted = guided(denoise, labels, weight, temporal_weight=temporal_weight, conditions=conditions, negative=negative)
+    wanted = guided(denoise, labels, weight, temporal_weight=temporal_weight, conditions=conditions, **towards)
     noise = torch.randn((count, *shape), generator=generator, device=where).to(device)
     noise = noise * float(denoise.schedule.prior_std(times[0]))  # where variance is preserved, 1
     return samplers.sample(wanted, noise, sampling=how, generator=generator, **watch)

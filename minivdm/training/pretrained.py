@@ -22,6 +22,8 @@ PACKAGE = Path(__file__).parents[1] / "weights"
 FOLDER = PACKAGE
 #: What ships beside the denoisers, for `measure`: no denoisers, and without a recipe.
 READERS = ("clip-encoder-32", "digit-reader-32")
+#: Behind the name of weights: the same network, earlier in its training.
+EARLY = "-early"
 
 #: Keys of a card from before cards had a digest.
 UNSEALED = {
@@ -134,6 +136,20 @@ def load(
     denoiser = TrainedDenoiser(network, config.make_schedule(), target=config.target, bounds=(-1.0, 1.0))
     denoiser.card, denoiser.config, denoiser.shape = about, config, config.video_shape
     return denoiser.to(device).eval().requires_grad_(False)
+
+
+def weaker(denoise: object, folder: Path | None = None) -> TrainedDenoiser | None:
+    """The same network earlier in its training, `NAME-early`, where it ships beside these weights; else None.
+
+    For autoguidance (`minivdm.tasks.guided`). Only weights that ship themselves have one: of a run of the same name,
+    nobody knows how good it is.
+    """
+    about = getattr(denoise, "card", None) or {}
+    name = f"{about.get('name')}{EARLY}"
+    if name not in available(folder) or card(str(about["name"]), folder)["sha256"] != about.get("sha256"):
+        return None
+    device = next(denoise.parameters()).device if isinstance(denoise, torch.nn.Module) else "cpu"
+    return load(name, device, folder)
 
 
 def check_companion(path: Path) -> Path:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+import minivdm
 from minivdm import tasks
-from minivdm.cli import doctor
+from minivdm.cli import doctor, options
 from minivdm.cli.main import CALLS, main, parser
 from minivdm.data import files, writing
 from minivdm.networks import UNet3D
@@ -127,6 +128,24 @@ def test_a_clip_of_a_batch_comes_again_from_its_own_seed(run, tmp_path, monkeypa
     assert not torch.allclose(made["batch"][1], made["alone"][0], atol=1e-1)
 
 
+def test_nothing_asked_is_guided_away_from_the_network_of_before(tmp_path, monkeypatch):
+    asked = []
+    real = tasks.guided
+    monkeypatch.setattr(tasks, "guided", lambda *args, **named: asked.append(named) or real(*args, **named))
+    made = {}
+    monkeypatch.setattr(writing, "save", lambda video, path, *_, **__: (made.update({path.stem: video}), path)[1])
+    base = ["sample", "--unconditional", "--steps", "5", "--count", "1", "--frames", "2", "--out"]
+    assert main([*base, str(tmp_path / "a.gif")]) == 0
+    assert main([*base, str(tmp_path / "b.gif"), "--autoguidance", "0"]) == 0
+    (earlier, weight, interval), none = asked[0]["weaker"], asked[1]["weaker"]
+    assert earlier.card["name"] == "moving-mnist-32-early" and none is None
+    assert (weight, interval) == (options.AUTOGUIDANCE, options.AUTOGUIDED)
+    assert not torch.equal(made["a"], made["b"])
+    by_name = minivdm.generate(minivdm.load(), steps=5, shape=(1, 2, 32, 32))
+    # The same defaults and noise; a DDIM step with eta = 1 is an ancestral one up to rounding.
+    assert torch.allclose(by_name, made["a"].clamp(-1, 1), atol=1e-3)
+
+
 def test_a_student_takes_as_many_calls_as_it_is_asked_for(tmp_path, monkeypatch, capsys):
     calls = []
     real = UNet3D.forward
@@ -159,6 +178,9 @@ def test_same_seed_same_sample(run, tmp_path):
 @pytest.mark.parametrize(("words", "says"), [
     (["--few", "7"], "a student knows, 8"), (["--few", "8", "--steps", "16"], "steps: expected 1, 2, 4, 8"),
     (["--few", "8", "--sampler", "ancestral"], "--sampler, --eta"),
+    (["--few", "8", "--autoguidance", "1"], "--autoguidance: expected weights whose earlier ones ship"),
+    (["--weights", "text-32", "--autoguidance", "1"], "--autoguidance: expected weights whose earlier ones ship"),
+    (["--weights", "latent-64", "--autoguidance", "1"], "--autoguidance: expected none with a latent model"),
     (["--out", "x.avi"], ".gif"), (["--labels", "12"], "0 to 9"), (["--count", "0"], "--count: expected 1 to"),
     (["--steps", "0"], "--steps"), (["--eta", "2"], "--eta"), (["--frames", "0"], "--frames"),
     (["--weights", "nothing"], "no weights named"), (["--zoom", "0"], "--zoom"), (["--fps", "0"], "--fps"),

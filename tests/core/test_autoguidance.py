@@ -57,6 +57,43 @@ def test_each_weaker_answer_has_its_own_weight():
     torch.testing.assert_close(away_from(best, (worse[0], 2), (worse[1], 0.5))(z, 0.5), expected)
 
 
+def test_outside_its_interval_a_weaker_answer_is_not_asked():
+    schedule, calls = CosineSchedule(), []
+    best, worse = (GaussianVideo(3, correlation).denoiser(schedule) for correlation in (0.9, 0.5))
+
+    class Counted:
+        schedule = worse.schedule
+
+        def __call__(self, z, t):
+            calls.append(float(torch.as_tensor(t).max()))
+            return worse(z, t)
+
+    guided_so = away_from(best, (Counted(), 2.0, (-3.0, 3.0)))
+    z = torch.randn(2, 1, 3, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for t in (0.05, 0.95):  # log-SNR 5.1 and -5.1
+        assert torch.equal(guided_so(z, t), best(z, t))
+    assert calls == []
+    torch.testing.assert_close(guided_so(z, 0.5), away_from(best, (worse, 2.0))(z, 0.5))
+    mixed = guided_so(z, torch.tensor([0.05, 0.5]))  # a time for each sample
+    torch.testing.assert_close(mixed[0], best(z, 0.05)[0])
+    torch.testing.assert_close(mixed[1], guided_so(z, 0.5)[1])
+
+
+def test_autoguidance_tells_the_weaker_network_the_same(network):
+    torch.manual_seed(1)
+    other = Denoiser(UNet3D(width=32, multipliers=(1,), spatial=(True,), temporal=(True,), middle=1, labels=3,
+                            embedding=32).eval(), CosineSchedule())  # fmt: skip
+    labels, z = torch.eye(3)[:2], clips()
+    asked, worse = network.given(labels)(z, 0.6), other.given(labels)(z, 0.6)
+    found = guided(network, labels, 0.0, weaker=(other, 0.5))(z, 0.6)
+    torch.testing.assert_close(found, asked + 0.5 * (asked - worse), rtol=1e-4, atol=1e-5)  # float32
+    torch.testing.assert_close(guided(network, labels, 0.0, weaker=(other, 0.0))(z, 0.6), asked)
+    with pytest.raises(BadType, match="weaker: expected a denoiser that takes conditions"):
+        guided(network, labels, 0.0, weaker=(other.given(labels), 0.5))
+    with pytest.raises(BadArgument, match="weaker: expected an interval"):
+        guided(network, labels, 0.0, weaker=(other, 0.5, (1.0, -1.0)))
+
+
 def test_frames_apart_are_clips_of_one_frame(network):
     # Nothing but temporal attention joins frames, and positions in it are relative.
     z = clips()

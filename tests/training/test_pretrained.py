@@ -122,3 +122,12 @@ def test_videos_that_are_none_are_refused(folder, wrong, says):
     video = torch.linspace(-1, 1, 2 * 4 * 16 * 16).view(2, 1, 4, 16, 16)
     with pytest.raises(ValueError, match=says):
         pretrained.load("small", folder=folder).loss(wrong(video))
+
+
+def test_weights_that_ship_may_have_earlier_ones():
+    assert pretrained.weaker(pretrained.load()).card["clips"] < pretrained.card("moving-mnist-32")["clips"]
+    assert pretrained.weaker(pretrained.load("text-32")) is None
+    changed = pretrained.load()
+    changed.card = {**changed.card, "sha256": "0" * 64}  # a run of the same name
+    assert pretrained.weaker(changed) is None
+    assert pretrained.weaker(object()) is None
