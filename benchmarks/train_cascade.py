@@ -200,17 +200,19 @@ def measured(args: argparse.Namespace, device: torch.device, made: dict[str, Den
         "empty": staged.mean((true.video + 1).square().flatten(1).mean(1)),
         "bilinear": staged.mean((resized(small["true"], SHAPES["ssr"]) - true.video).square().flatten(1).mean(1)),
     }
-    plain = [("ssr-plain", None)] if "ssr-plain" in made else []
-    for name, level in [*plain, *(("ssr", level) for level in LEVELS)]:
-        key = "no augmentation" if level is None else f"log-SNR {level:g}"
-        one = stage(made, name)
-        make = partial(make_larger, one, labels=labels, low_log_snr=level, **how)
+    arms: dict[str, tuple[str, float | None]] = {"no augmentation": ("ssr-plain", None)} if "ssr-plain" in made else {}
+    arms |= {f"log-SNR {level:g}": ("ssr", level) for level in LEVELS}
+    for key, (name, level) in arms.items():
+        make = partial(make_larger, stage(made, name), labels=labels, low_log_snr=level, **how)
         row(f"ssr of made clips, {key}", partial(made_of, make, small["made"], args.seed), 8 * (level is None))
-        for kind in ("true", "noisy"):
+    for kind in ("true", "noisy"):
+        for key, (name, level) in arms.items():
             if devices.clock(device) > until:
                 continue
             with devices.half(device, args.bf16):
-                large = make_larger(one, small[kind], true.labels, low_log_snr=level, generator=dice(), **how)
+                large = make_larger(
+                    stage(made, name), small[kind], true.labels, low_log_snr=level, generator=dice(), **how
+                )
             large = large.float().clamp(-1, 1)
             back = shrunk(large, 1, 2) - small["true"]
             found["from true clips"][f"{kind}, {key}"] = {
