@@ -123,7 +123,7 @@ def save(args: argparse.Namespace, device: torch.device, made: dict[str, Denoise
     """The stages that ship, and the arms of the comparison."""
     about = {
         "what": "stages of the cascade of minivdm.systems.imagen_video",
-        "command": args.command, "hardware": monitor.hardware(device), "precision": "float16",
+        "command": args.command, "hardware": monitor.hardware(device),
         "data": f"one of the 4,500 MNIST training digits that ship, {SPEED} pixels a frame",
     }  # fmt: skip
     for file, names in ((SHIPPED, [n for n in made if n in STAGES]), (ARMS, [n for n in made if n not in STAGES])):

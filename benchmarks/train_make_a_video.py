@@ -183,7 +183,7 @@ class Training:
             over_time = isinstance(network, Pseudo3DUNet)
             networks[name] = (network.config, network.temporal_state() if over_time else network.state_dict())
         about = {
-            "what": "parts of minivdm.systems.make_a_video", "command": self.args.command, "precision": "float16",
+            "what": "parts of minivdm.systems.make_a_video", "command": self.args.command,
             "hardware": monitor.hardware(self.device), "stages": self.reports,
             "data": f"one of the 4,500 MNIST training digits that ship, {SPEED} pixels a frame; no label of a clip",
         }  # fmt: skip

@@ -1,15 +1,15 @@
-"""Weights of a system of several networks: one file in half precision with a card, each network by its stage's name."""
+"""Weights of a system of several networks: one file with a card, in few bits, each network by its stage's name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from minivdm import guards
 from minivdm.data.atomic import write_json
 from minivdm.guards import BadArgument
-from minivdm.training import checkpoints, pretrained
+from minivdm.training import checkpoints, exports, pretrained
 from minivdm.training.checkpoints import Tensors
 
 
@@ -26,7 +26,10 @@ class StageWeights(NamedTuple):
 
 
 def write(
-    path: str | Path, networks: Mapping[str, tuple[Mapping[str, Any], Tensors]], about: Mapping[str, Any]
+    path: str | Path,
+    networks: Mapping[str, tuple[Mapping[str, Any], Tensors]],
+    about: Mapping[str, Any],
+    precision: Literal["float16", "int8"] = "float16",
 ) -> None:
     """Write NAME.safetensors and its card NAME.json.
 
@@ -34,21 +37,34 @@ def write(
         path: of either.
         networks: of each stage what its network is built from, and its weights.
         about: of the card, where `about["stages"]` has what is to be said of each stage.
+        precision: of the weights; int8 (`eight_bits`) is half as many bytes, and rounds more.
     """
     path = Path(path).with_suffix(".safetensors")
     said = about.get("stages", {})
-    halves = {
+    small = {
         f"{stage}.{name}": value
         for stage, (_, tensors) in networks.items()
-        for name, value in checkpoints.in_half(tensors).items()
+        for name, value in exports.packed(tensors, precision).items()
     }
-    digest = checkpoints.write_tensors(path, halves)
+    digest = checkpoints.write_tensors(path, small)
     parts = {
         stage: {**said.get(stage, {}), "network": dict(config), "parameters": sum(v.numel() for v in tensors.values())}
         for stage, (config, tensors) in networks.items()
     }
-    card = {"name": path.stem, **about, "sha256": digest, "bytes": path.stat().st_size, "stages": parts}
-    write_json(path.with_suffix(".json"), checkpoints.sealed(card))
+    card = {"name": path.stem, **about, "precision": precision, "sha256": digest, "bytes": path.stat().st_size}
+    write_json(path.with_suffix(".json"), checkpoints.sealed({**card, "stages": parts}))
+
+
+def ship(source: str | Path, target: str | Path, precision: Literal["float16", "int8"] = "int8") -> None:
+    """Write stages that a script made once more, in fewer bits, under another name; their card says the same of them.
+
+    source: a .safetensors file whose card lies beside it. target: of the new ones, such as minivdm/weights/NAME.
+    """
+    card = checkpoints.read_sealed(Path(source).with_suffix(".json"))
+    found = read(source, list(card["stages"]), "the script of its card")
+    networks = {stage: (part.config, part.tensors) for stage, part in found.items()}
+    about = {key: value for key, value in card.items() if key not in ("name", "sha256", "bytes", "digest")}
+    write(target, networks, about, precision)
 
 
 def read(

@@ -43,3 +43,16 @@ def test_changed_weights_and_cards_are_noticed(tmp_path):
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     with pytest.raises(checkpoints.DamagedCheckpoint):
         stages.read(path, ["base"], "this test")
+
+
+def test_what_ships_is_the_same_in_fewer_bits(tmp_path):
+    matrix = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    about = {"command": "c", "stages": {"base": {"steps": 5}}}
+    stages.write(tmp_path / "made", {"base": ({"width": 3}, {"a.weight": matrix})}, about)
+    stages.ship(tmp_path / "made.safetensors", tmp_path / "small")
+    made, small = (stages.read(tmp_path / f"{n}.safetensors", ["base"], "x")["base"] for n in ("made", "small"))
+    # Half a step of 1/127 of a row's largest weight, beside the 11 bits of half precision.
+    assert ((small.tensors["a.weight"] - matrix).abs() <= matrix.abs().amax(1, keepdim=True) / 250).all()
+    assert (small.config, small.about) == (made.config, made.about)
+    card = json.loads((tmp_path / "small.json").read_text())
+    assert card["precision"] == "int8" and card["command"] == "c" and card["name"] == "small"
