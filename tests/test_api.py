@@ -61,6 +61,7 @@ def test_digits_and_seed_are_labels_and_a_generator(model):
 
 def test_the_command_line_has_the_same_defaults():
     assert (options.TEMPORAL, options.FEW_STEPS) == (api.TEMPORAL_WEIGHT, api.STEPS)
+    assert options.LATENT_STEPS == api.LATENT_STEPS
     assert (options.AUTOGUIDANCE, options.AUTOGUIDED) == (api.AUTOGUIDANCE, api.AUTOGUIDED)
 
 

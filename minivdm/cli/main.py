@@ -89,7 +89,7 @@ def _sample(commands: argparse._SubParsersAction) -> None:
             "if neither is given, each clip's are drawn at random",
             options.TEMPORAL,
             "few",
-            options.FEW_STEPS,
+            steps=None,
             eta=None,
         ),
         options.picture("samples"),

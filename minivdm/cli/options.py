@@ -21,6 +21,7 @@ AUTOGUIDED = (-3.0, math.inf)  # log-SNR: not while what is shown is undecided, 
 STEPS = 64  # of the edits
 #: Of `sample`, at times for few steps.
 FEW_STEPS = 24
+LATENT_STEPS = 48  # of `sample` by a latent model, even ones
 TIMES = ("few", "even")
 COUNT = 8
 LARGEST_SEED = 2**62  # torch takes a little more; a batch counts on from here
@@ -112,8 +113,11 @@ def picture(name: str) -> Parser:
     return group
 
 
-def sampling(sampler: str, labels: str, temporal: float, times: str, steps: int, eta: float | None = 0.0) -> Parser:
-    """Which weights, how many steps, what is asked for. labels: what happens without --labels."""
+def sampling(
+    sampler: str, labels: str, temporal: float, times: str, steps: int | None, eta: float | None = 0.0
+) -> Parser:
+    """Which weights, how many steps, what is asked for. labels: what happens without --labels. steps, eta: None where
+    they depend on the weights and on what is asked."""
     group = Parser(add_help=False)
     add = group.add_argument
     add("--weights", default=WEIGHTS, metavar="NAME", help="weights that ship, a file, or the folder of a run")
@@ -130,7 +134,13 @@ def sampling(sampler: str, labels: str, temporal: float, times: str, steps: int,
         metavar="W",
         help="weight w_f of the guidance towards frames that belong together, 0 = none, which is faster",
     )
-    add("--steps", type=whole(1, 100_000), default=steps, help="denoising steps (of each block)")
+    several = f"; if not given, {FEW_STEPS}, of a student what it knows, of a latent model {LATENT_STEPS}"
+    add(
+        "--steps",
+        type=whole(1, 100_000),
+        default=steps,
+        help=f"denoising steps{several if steps is None else ' (of each block)'}",
+    )
     add("--times", choices=TIMES, default=times, help="of the steps: where few of them do most, or even in t")
     add("--sampler", choices=SAMPLERS, default=sampler, help="how a step is made")
     unsaid = "; if not given, 1 with --unconditional, which corrects slips, else 0" if eta is None else ""

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from minivdm.api import LATENT_STEPS
 from minivdm.cli import options, sampling
 from minivdm.cli.options import CommandLineError, check_values
 from minivdm.systems import latent_diffusion
@@ -39,8 +38,7 @@ def _by_code(args: argparse.Namespace, weights: Path) -> int:
     known = config["labels"]
     labels = _labels(args, known)
     args.eta = args.eta or 0.0
-    # As many even steps as the model was judged with, if none are asked for.
-    steps = LATENT_STEPS if args.steps == options.FEW_STEPS else args.steps
+    steps = args.steps or options.LATENT_STEPS  # even ones, with which the model was judged
     with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
         videos = model.sample(
             None if labels is None else labels.to(device), count=args.count, steps=steps,

@@ -39,6 +39,7 @@ def sample(args: argparse.Namespace) -> int:
         names = classes(denoise)
         words = " ".join("+".join(names[i] for i in row.nonzero()[:, 0].tolist()) or "none" for row in labels)
         print(f"labels drawn at random: {words}; --labels chooses, --unconditional leaves them to the network")
+    args.steps = args.steps or options.FEW_STEPS
     if args.eta is None:
         args.eta = 1.0 if labels is None and sentences is None and few_steps.student_of(denoise) is None else 0.0
     generators = [torch.Generator(device).manual_seed(args.seed + i) for i in range(args.count)]
@@ -127,8 +128,7 @@ def _weaker(
 
 def _as_a_student(args: argparse.Namespace, denoise: pretrained.TrainedDenoiser) -> None:
     """As many steps as the student knows unless --steps divides them, and no guidance: it was learnt."""
-    asked = None if args.steps == options.FEW_STEPS else args.steps
-    args.steps = few_steps.student_sampling(denoise, asked).steps
+    args.steps = few_steps.student_sampling(denoise, args.steps).steps
     args.weight, args.temporal, args.times = 0.0, 0.0, "even"
     if args.sampler != "ddim" or args.eta:
         raise CommandLineError("--sampler, --eta: expected ddim without noise, which is what a student has learnt")

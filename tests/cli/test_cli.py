@@ -177,6 +177,7 @@ def test_same_seed_same_sample(run, tmp_path):
 
 @pytest.mark.parametrize(("words", "says"), [
     (["--few", "7"], "a student knows, 8"), (["--few", "8", "--steps", "16"], "steps: expected 1, 2, 4, 8"),
+    (["--few", "8", "--steps", "24"], "steps: expected 1, 2, 4, 8"),
     (["--few", "8", "--sampler", "ancestral"], "--sampler, --eta"),
     (["--few", "8", "--autoguidance", "1"], "--autoguidance: expected weights whose earlier ones ship"),
     (["--weights", "text-32", "--autoguidance", "1"], "--autoguidance: expected weights whose earlier ones ship"),

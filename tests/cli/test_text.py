@@ -69,7 +69,7 @@ def test_sentences_become_clips(run, tmp_path, capsys, words, count):
         (["--text", "a three", "--negative", "a cat"], "--negative: caption: expected a word"),
         (["--negative", "a three"], "--negative: expected only with --text"),
         (["--text", "a three", "--labels", "3"], "expected without --labels"),
-        (["--text", "a three", "--few", "8"], "and --few"),
+        (["--text", "a three", "--few", "8"], "--few and --autoguidance"),
         (["--text", "a three", "a two", "--count", "3"], "expected 1 or --count 3 sentences, got 2"),
         (["--text", "a three", "--weights", "moving-mnist-32"], "text-32"),
     ],
