@@ -17,6 +17,7 @@ A stage whose weights are in --out already goes on from them; one that --stages 
 """
 
 import argparse
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -46,15 +47,16 @@ from minivdm.systems.imagen_video import (
     resized,
     shrunk,
 )
-from minivdm.training import monitor, stages
+from minivdm.training import checkpoints, monitor, stages
 
 #: Parts of the training time. single has those of base, tsr and ssr.
 PARTS = {"base": 2.0, "tsr": 1.2, "ssr": 1.8, "ssr-plain": 1.8, "single": 5.0}
 #: Clips of a step; on a GPU eight times as many. More would be fewer steps in the same time.
 BATCH = {"base": 16, "tsr": 16, "ssr": 8, "single": 8}
+STRONG = 3.0  # a weight of guidance, beside --weight
 SHIPPED, ARMS = "cascade-32", "cascade-arms"
 SPEED = 0.9
-LEVELS = (6.0, 4.0, 1.61, 1.1, 0.0, -2.0)  # log-SNR of the condition at sampling
+LEVELS = (6.0, 1.61, 0.0, -2.0)  # log-SNR of the condition at sampling
 
 
 def draw(kind: str, plain: bool, model: Denoiser, data: MovingMNIST, batch: int, eager: bool) -> staged.Draw:
@@ -139,12 +141,15 @@ def stage(made: dict[str, Denoiser], name: str) -> Stage:
     return Stage(made[name], SHAPES[name.split("-")[0]], name)
 
 
-def made_of(make: Callable[..., Tensor], low: Tensor, seed: int) -> Tensor:
-    return make(low, generator=torch.Generator().manual_seed(seed))
+def in_parts(make: Callable[..., Tensor], seed: int, *given: Tensor) -> Tensor:
+    """What `make` makes of rows of these tensors, as many at once as the device likes; one generator for all."""
+    dice, size = torch.Generator().manual_seed(seed), devices.batch(given[0].device)
+    rows = zip(*(tensor.split(size) for tensor in given), strict=True)
+    return torch.cat([make(*part, generator=dice) for part in rows])
 
 
 def measured(args: argparse.Namespace, device: torch.device, made: dict[str, Denoiser], until: float) -> dict:
-    """Rows of figures, the most important ones first; none is begun after `until`. Each call is one batch."""
+    """Rows of figures, the most important ones first; none is begun after `until`."""
     k = torch.arange(args.clips)
     labels = torch.eye(10, device=device)[k % 10]
     test = MovingMNIST(split="test", speed=SPEED, device=device)
@@ -153,17 +158,25 @@ def measured(args: argparse.Namespace, device: torch.device, made: dict[str, Den
         torch.arange(10_000, 10_000 + max(args.clips, 512 if device.type == "cuda" else 64), device=device)
     ).video
     how: dict[str, Any] = {"steps": args.steps, "weight": args.weight, "grid": for_few_steps}
-    found: dict[str, Any] = {"rows": {}, "from true clips": {}, "about": {
-        "clips": args.clips, "hardware": monitor.hardware(device), "command": args.command,
-        "sampler": f"DDIM, {args.steps} steps a stage, times for few steps, w = {args.weight:g}, bf16",
-        "levels": list(LEVELS),
-    }}  # fmt: skip
+    settings = {
+        "clips": args.clips, "seed": args.seed, "levels": list(LEVELS),
+        "sampler": f"DDIM, {args.steps} steps a stage, times for few steps, bf16, w = {args.weight:g} unless said",
+        "weights": {file: checkpoints.read_sealed(args.out / f"{file}.json")["sha256"] for file in (SHIPPED, ARMS)
+                    if (args.out / f"{file}.json").exists()},
+    }  # fmt: skip
+    path = args.out / "cascade.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if found.get("settings") != settings:  # else an interrupted measurement goes on
+        found = {"settings": settings, "rows": {}, "from true clips": {}}
+    found["about"] = {"hardware": monitor.hardware(device), "command": args.command}
     shown: list[Tensor] = []
 
-    def dice() -> torch.Generator:
-        return torch.Generator().manual_seed(args.seed)
+    def of(make: Callable[..., Tensor], *given: Tensor) -> Callable[[], Tensor]:
+        return partial(in_parts, make, args.seed, *given)
 
     def row(name: str, make: Callable[[], Tensor], kept: int = 0) -> None:
+        if name in found["rows"]:
+            return
         if devices.clock(device) > until:
             print(f"{name}: no time left", flush=True)
             return
@@ -174,28 +187,30 @@ def measured(args: argparse.Namespace, device: torch.device, made: dict[str, Den
         if kept:
             shown.append(videos[:kept].cpu())
         print(f"{name} ({devices.clock(device) - begun:.1f} s): {found['rows'][name]}", flush=True)
-        write_json(args.out / "cascade.json", found)
+        write_json(path, found)
 
     found["rows"]["true clips"] = staged.judged(true.video, true.labels, reference)
     small: dict[str, Tensor] = {}
-    if {"base", "tsr", "ssr"} <= made.keys():
-        row("cascade, log-SNR 1.61", lambda: cascade([stage(made, n) for n in STAGES], labels, generator=dice(),
-                                                     **how)[-1], 8)  # fmt: skip
-    if "single" in made:
-        shape = SHAPES["single"]
-        row("single", lambda: tasks.generate(made["single"], labels, shape=shape, generator=dice(), **how), 8)
-        more = how | {"steps": 2 * args.steps}
-        row("single, twice the steps", lambda: tasks.generate(made["single"], labels, shape=shape, generator=dice(),
-                                                              **more))  # fmt: skip
-    if not {"base", "tsr", "ssr"} <= made.keys():
+    if set(STAGES) <= made.keys():
+        chain = [stage(made, name) for name in STAGES]
+    for weight in (args.weight, STRONG):
+        if set(STAGES) <= made.keys():
+            run = partial(cascade, chain, **how | {"weight": weight})
+            row(f"cascade, w = {weight:g}", of(lambda told, run=run, **dice: run(told, **dice)[-1], labels), 8)
+        if "single" in made:
+            make = partial(tasks.generate, made["single"], shape=SHAPES["single"], **how | {"weight": weight})
+            row(f"single, w = {weight:g}", of(make, labels), 8)
+    if not set(STAGES) <= made.keys():
         return found
 
     # The spatial stage alone: on true small clips, on the same with white noise, and on what base and tsr made.
     with devices.half(device, args.bf16):
-        small["made"] = cascade([stage(made, n) for n in STAGES[:2]], labels, generator=dice(), **how)[-1].float()
+        small["made"] = of(lambda told, **dice: cascade(chain[:2], told, **dice, **how)[-1], labels)().float()
     small["made"] = small["made"].clamp(-1, 1)
     small["true"] = shrunk(true.video, 1, 2)
-    small["noisy"] = small["true"] + 0.1**0.5 * torch.randn(small["true"].shape, generator=dice()).to(device)
+    small["noisy"] = small["true"] + 0.1**0.5 * torch.randn(
+        small["true"].shape, generator=torch.Generator().manual_seed(args.seed)
+    ).to(device)
     found["floors"] = {
         "empty": staged.mean((true.video + 1).square().flatten(1).mean(1)),
         "bilinear": staged.mean((resized(small["true"], SHAPES["ssr"]) - true.video).square().flatten(1).mean(1)),
@@ -203,16 +218,15 @@ def measured(args: argparse.Namespace, device: torch.device, made: dict[str, Den
     arms: dict[str, tuple[str, float | None]] = {"no augmentation": ("ssr-plain", None)} if "ssr-plain" in made else {}
     arms |= {f"log-SNR {level:g}": ("ssr", level) for level in LEVELS}
     for key, (name, level) in arms.items():
-        make = partial(make_larger, stage(made, name), labels=labels, low_log_snr=level, **how)
-        row(f"ssr of made clips, {key}", partial(made_of, make, small["made"], args.seed), 8 * (level is None))
+        make = partial(make_larger, stage(made, name), low_log_snr=level, **how)
+        row(f"ssr of made clips, {key}", of(make, small["made"], labels), 8 * (level is None))
     for kind in ("true", "noisy"):
         for key, (name, level) in arms.items():
-            if devices.clock(device) > until:
+            if f"{kind}, {key}" in found["from true clips"] or devices.clock(device) > until:
                 continue
+            make = partial(make_larger, stage(made, name), low_log_snr=level, **how)
             with devices.half(device, args.bf16):
-                large = make_larger(
-                    stage(made, name), small[kind], true.labels, low_log_snr=level, generator=dice(), **how
-                )
+                large = of(make, small[kind], true.labels)()
             large = large.float().clamp(-1, 1)
             back = shrunk(large, 1, 2) - small["true"]
             found["from true clips"][f"{kind}, {key}"] = {
@@ -220,7 +234,10 @@ def measured(args: argparse.Namespace, device: torch.device, made: dict[str, Den
                 "disagreement with the small clip": staged.mean(back.square().flatten(1).mean(1)),
                 **staged.judged(large, true.labels, reference),
             }
-            write_json(args.out / "cascade.json", found)
+            write_json(path, found)
+    if "single" in made:
+        make = partial(tasks.generate, made["single"], shape=SHAPES["single"], **how | {"steps": 2 * args.steps})
+        row(f"single, w = {args.weight:g}, twice the steps", of(make, labels))
     if shown:
         writing.save(torch.cat(shown), args.out / "cascade.gif")
     return found
