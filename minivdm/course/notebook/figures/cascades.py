@@ -21,7 +21,6 @@ from minivdm.exact import GaussianVideo, Law
 from minivdm.exact.gaussian_cascade import GaussianCascade, block_means
 from minivdm.systems import imagen_video
 from minivdm.systems.imagen_video import shrunk
-from minivdm.training import pretrained
 
 RESULTS = Path(__file__).parents[4] / "benchmarks" / "results"
 
@@ -143,11 +142,6 @@ def kept(name: str) -> dict[str, Any] | None:
     """What benchmarks/train_NAME.py measured, or None where that is not kept."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def ships(name: str) -> bool:
-    """Whether weights of that name are there."""
-    return (pretrained.FOLDER / f"{name}.safetensors").exists()
 
 
 def lines(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
