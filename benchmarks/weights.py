@@ -105,9 +105,7 @@ def generated(
 ) -> tuple[Tensor, Tensor | None]:
     """Clips (b, 1, f, h, w) clamped to [-1, 1], and the labels asked for."""
     denoiser, how = pretrained.load(name, device), ROWS[row]
-    earlier = pretrained.weaker(denoiser) if how.auto else None
-    if how.auto and earlier is None:
-        raise SystemExit(f"--row: {name}-early does not ship, so that there is no {row!r}")
+    earlier = pretrained.weaker(denoiser) if how.auto else None  # `main` asks for it where it ships
     more: dict[str, Any] = {} if earlier is None else {"weaker": (earlier, how.auto, AUTOGUIDED)}
     labels = torch.eye(10)[torch.arange(clips) % 10]
     generator, parts, size = torch.Generator().manual_seed(seed), [], devices.batch(device)
@@ -189,7 +187,11 @@ def main() -> None:
     sha = pretrained.card(args.weights)["sha256"]
     hardware = monitor.hardware(device)
     figures = {**settings, "sha256": sha, "hardware": hardware, "rows": {}}
-    for row in [args.row] if args.row else [REAL, *ROWS]:
+    early = f"{args.weights}{pretrained.EARLY}" in pretrained.available()
+    rows = [row for row in (REAL, *ROWS) if early or row == REAL or not ROWS[row].auto]
+    if args.row and args.row not in rows:
+        parser.error(f"--row: {args.weights}{pretrained.EARLY} does not ship, so that there is no {args.row!r}")
+    for row in [args.row] if args.row else rows:
         if row == REAL:  # clips of exactly this length and speed that the network has not seen
             denoiser = pretrained.load(args.weights)
             real = denoiser.config.make_data(denoiser.shape[1], split="test").clips(torch.arange(args.clips))
