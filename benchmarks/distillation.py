@@ -22,7 +22,6 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
 import argparse
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,11 +88,8 @@ def clips_of(name: str, count: int, seed: int, keep: Path, path: Path, device: t
 def made(row: Row, path: Path, start: int, *, seed: int, device: torch.device) -> tuple[Tensor, float]:
     """One part of a row's clips and the seconds that they took (of a CPU, its own), loading left out."""
     model, videos = pretrained.load(path, device), []
-    size, clock = devices.batch(device), time.process_time if device.type == "cpu" else time.perf_counter
-    began = clock()
-    for first in range(start, start + kept.part(device), size):
-        labels = torch.eye(10)[torch.arange(first, first + size) % 10].to(device)
-        generator = torch.Generator().manual_seed(seed + first)
+    began = devices.clock(device)
+    for labels, generator in kept.batches(start, seed, device):
         with torch.autocast(device.type, torch.bfloat16):  # the precision of the training
             if few_steps.student_of(model) is not None:
                 clips = few_steps.generate(model, labels, generator=generator)
@@ -109,7 +105,7 @@ def made(row: Row, path: Path, start: int, *, seed: int, device: torch.device) -
                     generator=generator,
                 )
         videos.append(clips.float())
-    return torch.cat(videos).cpu(), clock() - began
+    return torch.cat(videos).cpu(), devices.clock(device) - began
 
 
 def measured(videos: Tensor, labels: Tensor, reference: Tensor) -> dict[str, Any]:

@@ -104,10 +104,8 @@ def generated(
     denoise: pretrained.TrainedDenoiser, name: str, start: int, args: argparse.Namespace, device: torch.device
 ) -> tuple[Tensor, float]:
     """The part that begins with clip `start`, and its seconds. Samplers draw after the noise, so that all share it."""
-    videos, size, begun = [], devices.batch(device), devices.clock(device)
-    for first in range(start, start + kept.part(device), size):
-        labels = torch.eye(10)[torch.arange(first, first + size) % 10].to(device)
-        generator = torch.Generator().manual_seed(args.seed + first)
+    videos, begun = [], devices.clock(device)
+    for labels, generator in kept.batches(start, args.seed, device):
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16(args, device)):
             videos.append(tasks.generate(denoise, labels, generator=generator, **SAMPLERS[name]()).float())
     return torch.cat(videos).cpu(), devices.clock(device) - begun

@@ -7,7 +7,7 @@ alone. Pixels are kept as a GIF has them, in 256 values.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import devices
@@ -45,6 +45,15 @@ def clips(folder: Path, name: str, count: int, size: int, make: Make) -> tuple[T
             parts.append(torch.from_numpy(loaded["videos"]).float() / 127.5 - 1)
             seconds.append(float(loaded["seconds"]))
     return torch.cat(parts)[:count], sum(seconds) / (size * len(parts))
+
+
+def batches(start: int, seed: int, device: torch.device) -> Iterator[tuple[Tensor, torch.Generator]]:
+    """Labels (n, 10), each digit in turn, and the generator of all draws, for each batch of the part that begins
+    with clip `start`."""
+    size = devices.batch(device)
+    for first in range(start, start + part(device), size):
+        labels = torch.eye(10)[torch.arange(first, first + size) % 10].to(device)
+        yield labels, torch.Generator().manual_seed(seed + first)
 
 
 def as_bytes(videos: Tensor) -> np.ndarray:

@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minivdm import tasks
-from minivdm.api import AUTOGUIDANCE, AUTOGUIDED
+from minivdm.api import AUTOGUIDANCE, AUTOGUIDED, TEMPORAL_WEIGHT
 from minivdm.core import samplers, time_grids
 from minivdm.data.atomic import write_json
 from minivdm.measure import metrics, tracks
@@ -34,8 +34,7 @@ from minivdm.training import exports, monitor, pretrained
 RESULTS = Path(__file__).parent / "results"
 REAL = "real test clips"
 TIMES: dict[str, time_grids.Grid] = {"even": time_grids.uniform_in_t, "few": time_grids.for_few_steps}
-FRAMES = 0.75  # w_f, the default of `sample`
-FREE = f"without labels, w_f = {FRAMES:g}"
+FREE = f"without labels, w_f = {TEMPORAL_WEIGHT:g}"
 
 
 class Row(NamedTuple):
@@ -50,13 +49,13 @@ class Row(NamedTuple):
 
 ROWS: dict[str, Row] = {
     "without labels": Row(None),
-    FREE: Row(None, FRAMES),
-    f"{FREE}, ancestral": Row(None, FRAMES, step=samplers.ancestral_step),
-    f"{FREE}, w_a = {AUTOGUIDANCE:g}, ancestral": Row(None, FRAMES, AUTOGUIDANCE, samplers.ancestral_step),
+    FREE: Row(None, TEMPORAL_WEIGHT),
+    f"{FREE}, ancestral": Row(None, TEMPORAL_WEIGHT, step=samplers.ancestral_step),
+    f"{FREE}, w_a = {AUTOGUIDANCE:g}, ancestral": Row(None, TEMPORAL_WEIGHT, AUTOGUIDANCE, samplers.ancestral_step),
     "w = 0": Row(0.0),
     "w = 1": Row(1.0),
     "w = 2": Row(2.0),
-    f"w = 1, w_f = {FRAMES:g}": Row(1.0, FRAMES),
+    f"w = 1, w_f = {TEMPORAL_WEIGHT:g}": Row(1.0, TEMPORAL_WEIGHT),
 }
 
 

@@ -114,12 +114,11 @@ def _weaker(
     args: argparse.Namespace, denoise: pretrained.TrainedDenoiser, free: bool
 ) -> tuple[pretrained.TrainedDenoiser, float, tuple[float, float]] | None:
     """The network for autoguidance and its weight, or None. free: whether nothing is asked of the clips."""
-    student = few_steps.student_of(denoise) is not None
     weight = args.autoguidance
     if weight is None:
-        weight = options.AUTOGUIDANCE if free and not student else 0.0
-    other = pretrained.weaker(denoise) if weight else None
-    if args.autoguidance and (student or other is None):
+        weight = options.AUTOGUIDANCE if free else 0.0
+    other = pretrained.weaker(denoise) if weight else None  # a student has none, as it has learnt its guidance
+    if args.autoguidance and other is None:
         raise CommandLineError(
             f"--autoguidance: expected weights whose earlier ones ship, such as {options.WEIGHTS}, got {args.weights}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from minivdm.core.autoguidance import FramesApart, Weaker, as_weaker, away_from
 from minivdm.core.denoiser import Conditional, Denoise, schedule_of
 from minivdm.core.self_conditioning import SelfConditioned, takes_estimate
 from minivdm.guards import BadArgument, BadType, check_types, real, whole
+
+#: A worse network, the weight of the guidance away from it, and possibly between which two log-SNR (`core.Weaker`).
+Away: TypeAlias = tuple[Conditional, float] | tuple[Conditional, float, tuple[float, float]]
 
 
 def multi_hot(digits: Sequence[int], n: int = 10) -> Tensor:
@@ -34,7 +38,7 @@ def guided(
     self_conditioned: bool = True,
     conditions: Mapping[str, Tensor] | None = None,
     negative: Mapping[str, Tensor] | None = None,
-    weaker: tuple[Conditional, float] | tuple[Conditional, float, tuple[float, float]] | None = None,
+    weaker: Away | None = None,
 ) -> Denoise:
     """The denoiser to sample with: conditional, unconditional, or guided with `weight` (VDM eq 6; 0 = no guidance).
 
@@ -81,7 +85,7 @@ def answer(
     temporal_weight: float = 0.0,
     *,
     negative: Mapping[str, Tensor] | None = None,
-    weaker: tuple[Conditional, float] | tuple[Conditional, float, tuple[float, float]] | None = None,
+    weaker: Away | None = None,
     estimate: Tensor | None = None,
 ) -> Denoise:
     """The denoiser of one step of `guided`, whose arguments these are. estimate: that it is handed, if any."""

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from minivdm.core import samplers
-from minivdm.core.denoiser import Conditional, Denoise, schedule_of
+from minivdm.core.denoiser import Denoise, schedule_of
 from minivdm.core.samplers import Sampling, SamplingFields
 from minivdm.guards import BadArgument, check_types, whole
-from minivdm.tasks.conditions import guided
+from minivdm.tasks.conditions import Away, guided
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -24,7 +24,7 @@ class Options(SamplingFields, total=False):
     sampling: Sampling | None
     conditions: Mapping[str, Tensor]
     negative: Mapping[str, Tensor] | None
-    weaker: tuple[Conditional, float] | tuple[Conditional, float, tuple[float, float]] | None
+    weaker: Away | None
     progress: bool
     callback: Callable[[Tensor, Tensor], object] | None
 

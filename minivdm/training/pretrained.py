@@ -145,11 +145,11 @@ def weaker(denoise: object, folder: Path | None = None) -> TrainedDenoiser | Non
     nobody knows how good it is.
     """
     about = getattr(denoise, "card", None) or {}
-    name = f"{about.get('name')}{EARLY}"
-    if name not in available(folder) or card(str(about["name"]), folder)["sha256"] != about.get("sha256"):
+    name = str(about.get("name"))
+    if not ((folder or FOLDER) / f"{name}{EARLY}.json").exists() or card(name, folder)["sha256"] != about.get("sha256"):
         return None
     device = next(denoise.parameters()).device if isinstance(denoise, torch.nn.Module) else "cpu"
-    return load(name, device, folder)
+    return load(f"{name}{EARLY}", device, folder)
 
 
 def check_companion(path: Path) -> Path:
