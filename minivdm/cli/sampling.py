@@ -119,8 +119,9 @@ def _weaker(
         weight = options.AUTOGUIDANCE if free else 0.0
     other = pretrained.weaker(denoise) if weight else None  # a student has none, as it has learnt its guidance
     if args.autoguidance and other is None:
+        got = args.weights if args.few is None else f"few-{args.few}"
         raise CommandLineError(
-            f"--autoguidance: expected weights whose earlier ones ship, such as {options.WEIGHTS}, got {args.weights}"
+            f"--autoguidance: expected weights whose earlier ones ship, such as {options.WEIGHTS}, got {got}"
         )
     return None if other is None else (other, weight, options.AUTOGUIDED)
 

@@ -179,7 +179,7 @@ def test_same_seed_same_sample(run, tmp_path):
     (["--few", "7"], "a student knows, 8"), (["--few", "8", "--steps", "16"], "steps: expected 1, 2, 4, 8"),
     (["--few", "8", "--steps", "24"], "steps: expected 1, 2, 4, 8"),
     (["--few", "8", "--sampler", "ancestral"], "--sampler, --eta"),
-    (["--few", "8", "--autoguidance", "1"], "--autoguidance: expected weights whose earlier ones ship"),
+    (["--few", "8", "--autoguidance", "1"], "whose earlier ones ship, such as moving-mnist-32, got few-8"),
     (["--weights", "text-32", "--autoguidance", "1"], "--autoguidance: expected weights whose earlier ones ship"),
     (["--weights", "latent-64", "--autoguidance", "1"], "--autoguidance: expected none with a latent model"),
     (["--out", "x.avi"], ".gif"), (["--labels", "12"], "0 to 9"), (["--count", "0"], "--count: expected 1 to"),
