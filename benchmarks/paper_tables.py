@@ -3,6 +3,7 @@
     python benchmarks/paper_tables.py                       (all three: about two hours of one core)
     python benchmarks/paper_tables.py 6 --clips 96 --steps 16 --seed 0
     python benchmarks/paper_tables.py --clips 256 --device cuda
+    OMP_NUM_THREADS=1 python benchmarks/paper_tables.py --bf16     (in little more than half of the time)
 
 Table 6: extension of real clips from 16 to 64 frames, by replacement and by reconstruction guidance of several w_r,
 with the clips' labels and classifier-free guidance, as in the paper.
@@ -57,8 +58,8 @@ CLAIM = {
 class Table:
     """One table: its cells by name, how each makes its videos, and how these are measured."""
 
-    def __init__(self, number: int, clips: int, steps: int, seed: int, device: torch.device) -> None:
-        self.device, self.number, self.n, self.steps, self.seed = device, number, clips, steps, seed
+    def __init__(self, number: int, clips: int, steps: int, seed: int, device: torch.device, bf16: bool) -> None:
+        self.device, self.number, self.n, self.steps, self.seed, self.bf16 = device, number, clips, steps, seed, bf16
         self.denoise = pretrained.load(WEIGHTS, device)
         data = self.denoise.config.make_data(frames=64 if number == 6 else None, split="test")
         self.real, self.reference = (
@@ -149,7 +150,8 @@ class Table:
         for start in range(0, self.n, size):
             rows = slice(start, start + size)
             real, labels = (whole[rows].to(self.device) for whole in (self.real.video, self.labels))
-            parts.append(make(real, labels, generator).clamp(-1, 1).cpu())
+            with devices.half(self.device, self.bf16):
+                parts.append(make(real, labels, generator).float().clamp(-1, 1).cpu())
         seconds = {"seconds": round(time.time() - began, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
         return seconds | {"hardware": monitor.hardware(self.device), "metrics": self.measure(torch.cat(parts))}
 
@@ -178,21 +180,24 @@ def comparisons(number: int, cells: Cells) -> list[dict[str, Any]]:
     return [row for row in rows if row is not None]
 
 
-def run(number: int, clips: int, steps: int, seed: int, device: torch.device, again: bool) -> None:
+def run(number: int, clips: int, steps: int, seed: int, device: torch.device, bf16: bool, again: bool) -> None:
+    half = bf16 or device.type == "cuda"
     settings = {"weights": pretrained.card(WEIGHTS)["sha256"], "clips": clips, "steps": steps, "seed": seed}
+    settings |= {"precision": "bf16" if half else "float32"}
     path = RESULTS / f"paper_{number}.json"
     finished = resumed(path, settings, again)
-    table = Table(number, clips, steps, seed, device)
+    table = Table(number, clips, steps, seed, device, bf16)
     names = list(table.jobs())
     for cells in fill(names, finished, table.cell):
         rows = comparisons(number, cells)
-        about = f"`{WEIGHTS}`, {clips} clips a row, {table.sampler}, seed {seed}, "
+        about = f"`{WEIGHTS}`, {clips} clips a row, {table.sampler}, {'bf16, ' if half else ''}seed {seed}, "
         found = {
             "table": number,
             "settings": settings,
             "about": about,
             "names": names,
             "command": f"python benchmarks/paper_tables.py {number} --clips {clips} --steps {steps} --seed {seed}"
+            + (" --bf16" if bf16 else "")
             + devices.words(device),
             "hardware": "; ".join(sorted({cell["hardware"] for cell in cells.values()})),
             "bootstrap": {"draws": DRAWS, "seed": 0},
@@ -213,6 +218,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="of tables 6 and 5; table 3 has its own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="measure finished cells anew")
+    devices.bf16_argument(parser)
     devices.argument(parser)
     args = parser.parse_args()
     if not set(args.tables) <= set(CLIPS):
@@ -221,7 +227,7 @@ def main() -> None:
         parser.error("--clips takes a number from 2, --steps from 1")
     device = devices.chosen(args)
     for number in args.tables or (6, 5, 3):
-        run(number, args.clips or CLIPS[number], args.steps, args.seed, device, args.again)
+        run(number, args.clips or CLIPS[number], args.steps, args.seed, device, args.bf16, args.again)
 
 
 if __name__ == "__main__":
