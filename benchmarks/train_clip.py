@@ -41,7 +41,7 @@ def figures(model: Clip, clips: int = 512, among: int = 64) -> dict[str, object]
     found: dict[str, list[torch.Tensor]] = {"by text": [], "by video": []}
     for start in range(0, clips, among):
         group = CaptionedMNIST(split="test", seed=9).clips(torch.arange(start, start + among))
-        for name, right in zip(found, recall_at_1(model, group), strict=True):
+        for name, right in zip(found, recall_at_1(model, group.video, group.captions, group.sentences), strict=True):
             found[name].append(right)
     recalls = {}
     for name, right in ((name, torch.cat(rows)) for name, rows in found.items()):

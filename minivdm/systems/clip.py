@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minivdm.data.captioned_mnist import CaptionedClips, CaptionedMNIST
+from minivdm.data.captioned_mnist import CaptionedMNIST
 from minivdm.data.captions import VOCABULARY, Caption, parse, tokens
 from minivdm.guards import BadArgument, check_types, video, whole
 from minivdm.measure.readers import load_shipped
@@ -202,14 +202,25 @@ def frame_consistency(model: Clip, videos: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def recall_at_1(model: Clip, clips: CaptionedClips) -> tuple[Tensor, Tensor]:
+def recall_at_1(
+    model: Clip, videos: Tensor, captions: Sequence[Caption], sentences: Sequence[str]
+) -> tuple[Tensor, Tensor]:
     """Whether the nearest is one that fits: the clip that each sentence finds, and the sentence that each clip finds.
+
+    Args:
+        videos: (b, 1, f, 32, 32).
+        captions: the whole truth about each clip; of a generated one, what was asked for.
+        sentences: one for each.
 
     Returns:
         Two bool tensors (b,): by text, by video. Their means are the two recalls at 1 among b.
     """
-    logits = model(clips.video, clips.text)  # clips sentences
-    fits = fitting(clips.captions, clips.sentences)
+    if not len(videos) == len(captions) == len(sentences):
+        raise BadArgument(
+            f"captions, sentences: expected one for each of {len(videos)} clips, got {len(captions)}, {len(sentences)}"
+        )
+    logits = model(videos, tokens(sentences).to(videos.device))  # clips sentences
+    fits = fitting(captions, sentences)
     found = logits.argmax(0), logits.argmax(1)
     return fits[found[0], torch.arange(len(fits))], fits[torch.arange(len(fits)), found[1]]
 

@@ -94,6 +94,8 @@ def test_which_sentences_fit_which_clips(clips):
 
 
 def test_retrieval_counts_any_that_fits(clips):
+    told = clips.video, clips.captions, clips.sentences
+
     class Knows(Clip):
         def forward(self, videos, texts):
             return fitting(clips.captions, clips.sentences).float()
@@ -102,8 +104,8 @@ def test_retrieval_counts_any_that_fits(clips):
         def forward(self, videos, texts):
             return -fitting(clips.captions, clips.sentences).float()
 
-    assert all(found.all() for found in recall_at_1(Knows(), clips))
-    by_text, by_video = recall_at_1(Wrong(), clips)
+    assert all(found.all() for found in recall_at_1(Knows(), *told))
+    by_text, by_video = recall_at_1(Wrong(), *told)
     universal = fitting(clips.captions, clips.sentences).all(0)  # a sentence that is true of every clip cannot miss
     assert torch.equal(by_text, universal) and by_video.sum() <= universal.any() * len(by_video)
 
@@ -123,6 +125,8 @@ def test_bad_arguments_are_named(model, clips):
         model.of_videos(clips.video[..., :16])
     with pytest.raises(BadArgument, match="sentences"):
         similarity(model, clips.video, ["a three"])
+    with pytest.raises(BadArgument, match="captions, sentences: expected one for each of 24 clips, got 24, 1"):
+        recall_at_1(model, clips.video, clips.captions, ["a three"])
     with pytest.raises(BadArgument, match="fits"):
         contrastive_loss(logits(), torch.zeros(6, 6, dtype=torch.bool))
     with pytest.raises(BadArgument, match="logits"):
