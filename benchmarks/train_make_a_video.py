@@ -8,10 +8,12 @@ alone, on clips without labels, whose embedding is that of one of their frames. 
 frames. larger: 64x64 of a frame of 32x32. Minutes are those of `devices.clock` and hold for everything. Into --out:
 
 - make-a-video-32.{safetensors,json}: the parts in half precision with their card; a part that is there goes on from it;
-- make_a_video.json: the figures that lesson 14 reads (they belong into benchmarks/results), and make_a_video.gif.
+- make_a_video.json: the figures that lesson 14 reads (they belong into benchmarks/results), and make_a_video.gif;
+  with `--stages` and no name nothing is trained, and rows that are measured with these weights stay.
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ from minivdm.systems import make_a_video
 from minivdm.systems.imagen_video import augmented, resized, shrunk
 from minivdm.systems.make_a_video import FEATURES, FRAMES, RATE, STAGES, MakeAVideo, features, masked
 from minivdm.systems.text_to_video import text_to_video
-from minivdm.training import monitor, pretrained, stages
+from minivdm.training import checkpoints, monitor, pretrained, stages
 
 PARTS = {"prior": 0.6, "image": 3.0, "video": 3.2, "between": 1.4, "larger": 1.2}
 NAME, SPEED, DROP = "make-a-video-32", 0.9, 0.15
@@ -207,16 +209,23 @@ def measured(args: argparse.Namespace, device: torch.device, system: MakeAVideo,
     test = MovingMNIST(split="test", speed=SPEED, device=device)
     more = max(args.clips, 512 if device.type == "cuda" else 64)
     reference = test.clips(torch.arange(10_000, 10_000 + more, device=device)).video
-    found: dict[str, Any] = {"rows": {}, "about": {
-        "clips": args.clips, "hardware": monitor.hardware(device), "command": args.command,
+    settings = {
+        "clips": args.clips, "seed": args.seed, "weights": checkpoints.read_sealed(args.out / f"{NAME}.json")["sha256"],
         "sampler": f"DDIM, {args.steps} steps a part, times for few steps, bf16",
-    }}  # fmt: skip
+    }  # fmt: skip
+    path = args.out / "make_a_video.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if found.get("settings") != settings:  # else an interrupted measurement goes on
+        found = {"settings": settings, "rows": {}}
+    found["about"] = {"hardware": monitor.hardware(device), "command": args.command}
     shown: list[Tensor] = []
 
     def dice() -> torch.Generator:
         return torch.Generator().manual_seed(args.seed)
 
     def row(name: str, make: Any, real: Tensor = reference, kept: int = 0) -> Tensor | None:
+        if name in found["rows"]:
+            return None
         if devices.clock(device) > until:
             print(f"{name}: no time left", flush=True)
             return None
@@ -233,7 +242,7 @@ def measured(args: argparse.Namespace, device: torch.device, system: MakeAVideo,
         if kept:
             shown.append(videos[:kept].cpu())
         print(f"{name} ({devices.clock(device) - begun:.1f} s): {entry}", flush=True)
-        write_json(args.out / "make_a_video.json", found)
+        write_json(path, found)
         return videos
 
     def whole(weight: float) -> Tensor:
@@ -251,13 +260,16 @@ def measured(args: argparse.Namespace, device: torch.device, system: MakeAVideo,
     how: dict[str, Any] = {"steps": args.steps, "grid": for_few_steps, "temporal_weight": 0.75}
     row("pairs: moving-mnist-32, labels", lambda: tasks.generate(shipped, labels, weight=1.0, generator=dice(), **how))
     row("true clips", lambda: _clips_of(test, digits))
-    if clips is not None:
-        found["super-resolution"] = enlarged(args, device, system, clips, embedding, until)
+    if "super-resolution" not in found and devices.clock(device) < until:
+        if clips is None:
+            with devices.half(device, args.bf16):
+                clips = whole(1.0).float().clamp(-1, 1)
+        found["super-resolution"] = enlarged(args, device, system, clips, embedding)
+        write_json(path, found)
     for weight in (0.0, 2.0, 4.0):
         row(f"Make-A-Video, w = {weight:g}", lambda w=weight: whole(w))
     shipped = pretrained.load("text-32", device)
     row("pairs: text-32, sentences", lambda: text_to_video(shipped, sentences, weight=2.0, generator=dice(), **how))
-    write_json(args.out / "make_a_video.json", found)
     if shown:
         longest = max(part.shape[2] for part in shown)
         shown = [part.repeat_interleave(longest // part.shape[2], 2) for part in shown]
@@ -285,7 +297,7 @@ def _places(labels: Tensor, digits: Tensor) -> list[int]:
 
 
 def enlarged(
-    args: argparse.Namespace, device: torch.device, system: MakeAVideo, made: Tensor, embedding: Tensor, until: float
+    args: argparse.Namespace, device: torch.device, system: MakeAVideo, made: Tensor, embedding: Tensor
 ) -> dict[str, Any]:
     """SR_h from the same noise for all frames of a clip and from different noise: how much is redrawn, paired."""
     large = MovingMNIST(size=64, split="test", speed=2 * SPEED, device=device)
@@ -294,8 +306,6 @@ def enlarged(
     inputs = {"made clips": (made, embedding), "true clips": (small, system.embed(small[:, :, 0]))}
     found: dict[str, Any] = {"true clips of 64x64": {"rigidity": staged.mean(tracks.rigidity(true))}}
     for name, (clips, told) in inputs.items():
-        if devices.clock(device) > until:
-            break
         rigid = {}
         for same in (True, False):
             generator = torch.Generator().manual_seed(args.seed)
