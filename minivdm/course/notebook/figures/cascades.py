@@ -161,7 +161,8 @@ def _figure(value: float | Sequence[float]) -> str:
     if isinstance(value, (int, float)):
         return f"{value:.2f}"
     middle, low, high = value
-    digits = 1 if abs(middle) >= 10 else 3 if abs(middle) < 0.1 else 2
+    size = abs(middle)
+    digits = 1 if size >= 10 else 2 if size >= 0.1 else 4 if 0 < size < 0.01 else 3
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
