@@ -33,7 +33,7 @@ from minivdm.training import stages as weights
 LOG_SNR = (-4.0, 8.0)  # of the condition in training, even between these
 AT_SAMPLING = math.log(5.0)  # Imagen Video, section 2.4: a signal-to-noise ratio of 3 or 5
 
-#: The networks of the small cascade of lesson 14. The single model has as many weights as its three stages together.
+#: The networks of the small cascade of lesson 14. The single model has nearly as many weights as its three stages.
 SMALL = dict(width=32, multipliers=(1, 2), labels=10, blocks=1, middle=1, spatial=(False, True), embedding=64)
 NETWORKS: dict[str, dict[str, Any]] = {
     "base": {**SMALL, "patch": 1, "temporal": (True, True)},
