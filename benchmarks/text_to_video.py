@@ -96,7 +96,7 @@ def main() -> None:
     rows = found.setdefault("rows", {})
 
     true = CaptionedMNIST(split="test", seed=21).clips(torch.arange(arguments.clips))
-    told = [say(caption, 7919 * i) for i, caption in enumerate(true.captions)]
+    told = [say(Caption(c.digit, c.direction, c.speed), 7919 * i) for i, c in enumerate(true.captions)]  # as is asked
     rows["true clips"] = row(true.video, obedience(true.video, true.captions), true.captions, told)
     free = []
     for start in range(0, arguments.clips, 2 * devices.batch(device)):

@@ -1,6 +1,6 @@
-"""Train the text-video model that ships as minivdm/weights/clip-32, and hand on its text encoder: minutes on one core.
+"""Train the text-video model that ships as minivdm/weights/clip-32, and hand on its text encoder.
 
-    python benchmarks/train_clip.py [--steps 1500] [--out minivdm/weights]
+    python benchmarks/train_clip.py [--steps 1500] [--out minivdm/weights]    (16 minutes of one core)
     python benchmarks/train_clip.py --start FILE     # after it: the label model's weights and this text encoder
 
 From FILE a video model is trained whose text encoder stays as contrastive training left it:
