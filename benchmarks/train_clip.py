@@ -7,6 +7,8 @@ From FILE a video model is trained whose text encoder stays as contrastive train
 
     python -m minivdm train text-32 --init FILE --set network.text_frozen=true
 
+(5,000 clips of that, beside as many with an encoder that learns along: benchmarks/results/text_encoders.json.)
+
 Pairs are clips of the 4,500 training digits and sentences about them. The card has retrieval among clips of the 500
 test digits and their sentences, for combinations of digit and direction that training had and for those held out.
 """
