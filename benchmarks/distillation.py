@@ -149,7 +149,7 @@ def cell(name: str, count: int, seed: int, keep: Path, runs: Path | None, device
 
 
 def verdict(rows: list[dict[str, Any]], name: str = "few-8") -> str:
-    """Whether the student of 8 steps is within five per cent of the ceiling in both distances, and how sure that is."""
+    """Whether the student of 8 steps is within five per cent of 256 steps in both distances, and how sure that is."""
     own = {row["metric"]: row for row in rows if row["row"] == name}
     if len(own) < 2:
         return f"Not yet measured: {name} against {LONGEST}."
