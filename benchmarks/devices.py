@@ -35,9 +35,15 @@ def bf16_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bf16", action="store_true", help="on a CPU, if it has units for it; a GPU has it anyway")
 
 
+def precision(device: torch.device, on_cpu: bool) -> str:
+    """bf16 always on a GPU, as in training; on a CPU where asked for, as it helps only those that have units for it."""
+    return "bf16" if on_cpu or device.type == "cuda" else "float32"
+
+
 def half(device: torch.device, on_cpu: bool) -> torch.autocast:
-    """Half precision in training, always on a GPU. Weights cast in one pass are not kept for the next."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or on_cpu, cache_enabled=False)
+    """Half precision where `precision` says so. Weights cast in one pass are not kept for the next."""
+    enabled = precision(device, on_cpu) == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
 def batch(device: torch.device | str) -> int:

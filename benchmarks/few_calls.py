@@ -74,7 +74,7 @@ def cell(name: str, args: argparse.Namespace, device: torch.device) -> dict[str,
         made, labels = found.video, found.labels
     else:
         labels = torch.eye(10)[torch.arange(args.clips) % 10]
-        digest, precision = pretrained.card(WEIGHTS)["sha256"][:8], "bf16" if bf16(args, device) else "float32"
+        digest, precision = pretrained.card(WEIGHTS)["sha256"][:8], devices.precision(device, args.bf16)
         made, seconds = kept.clips(
             args.keep,
             f"{name}-{digest}-{precision}-{args.seed}",
@@ -95,18 +95,13 @@ def cell(name: str, args: argparse.Namespace, device: torch.device) -> dict[str,
     }
 
 
-def bf16(args: argparse.Namespace, device: torch.device) -> bool:
-    """On a GPU as in training; on a CPU where asked for, as it helps only those that have units for it."""
-    return args.bf16 or device.type == "cuda"
-
-
 def generated(
     denoise: pretrained.TrainedDenoiser, name: str, start: int, args: argparse.Namespace, device: torch.device
 ) -> tuple[Tensor, float]:
     """The part that begins with clip `start`, and its seconds. Samplers draw after the noise, so that all share it."""
     videos, begun = [], devices.clock(device)
     for labels, generator in kept.batches(start, args.seed, device):
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16(args, device)):
+        with devices.half(device, args.bf16):
             videos.append(tasks.generate(denoise, labels, generator=generator, **SAMPLERS[name]()).float())
     return torch.cat(videos).cpu(), devices.clock(device) - begun
 

@@ -181,16 +181,16 @@ def comparisons(number: int, cells: Cells) -> list[dict[str, Any]]:
 
 
 def run(number: int, clips: int, steps: int, seed: int, device: torch.device, bf16: bool, again: bool) -> None:
-    half = bf16 or device.type == "cuda"
+    precision = devices.precision(device, bf16)
     settings = {"weights": pretrained.card(WEIGHTS)["sha256"], "clips": clips, "steps": steps, "seed": seed}
-    settings |= {"precision": "bf16" if half else "float32"}
+    settings |= {"precision": precision}
     path = RESULTS / f"paper_{number}.json"
     finished = resumed(path, settings, again)
     table = Table(number, clips, steps, seed, device, bf16)
     names = list(table.jobs())
     for cells in fill(names, finished, table.cell):
         rows = comparisons(number, cells)
-        about = f"`{WEIGHTS}`, {clips} clips a row, {table.sampler}, {'bf16, ' if half else ''}seed {seed}, "
+        about = f"`{WEIGHTS}`, {clips} clips a row, {table.sampler}, {precision}, seed {seed}, "
         found = {
             "table": number,
             "settings": settings,

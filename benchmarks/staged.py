@@ -5,6 +5,7 @@ On an NVIDIA GPU a step runs in bf16 and is recorded once (`minivdm.training.gra
 
 import argparse
 import copy
+import json
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -142,6 +143,13 @@ def noised(model: Denoiser, x: Tensor) -> dict[str, Tensor]:
 def dropped(condition: Tensor, share: float) -> Tensor:
     """A condition (b, n), zeroed for a share of the samples."""
     return condition * (torch.rand(len(condition), 1, device=condition.device) >= share)
+
+
+def measured_before(path: Path, settings: dict[str, Any], parts: Iterable[str]) -> dict[str, Any]:
+    """What a file holds that was measured with these settings, so that an interrupted measurement goes on; else empty
+    parts."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found if found.get("settings") == settings else {"settings": settings, **{part: {} for part in parts}}
 
 
 def share(hits: Tensor) -> list[float]:

@@ -13,14 +13,16 @@ for stay as they are.
 
 import argparse
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import devices
 import torch
 from torch import Tensor
 
 from minivdm import tasks
-from minivdm.core import Denoiser
 from minivdm.data.atomic import write_json
 from minivdm.data.captioned_mnist import CaptionedMNIST, held_out
 from minivdm.data.captions import Caption, say
@@ -38,17 +40,13 @@ def asked(count: int) -> tuple[list[Caption], list[str]]:
     return wanted, [say(caption, 7919 * i) for i, caption in enumerate(wanted)]
 
 
-def sampled(
-    model: Denoiser, sentences: list[str], weight: float, steps: int, seed: int, bf16: bool, **options: str
-) -> Tensor:
-    """A clip for each sentence, batch by batch."""
-    parts, size = [], 2 * devices.batch(next(model.parameters()).device)
+def sampled(make: Callable[..., Tensor], sentences: list[str], device: torch.device, seed: int, bf16: bool) -> Tensor:
+    """A clip for each sentence, batch by batch. make: called with sentences and `generator`."""
+    parts, size = [], 2 * devices.batch(device)
     for start in range(0, len(sentences), size):
         generator = torch.Generator().manual_seed(seed + start)
-        some = sentences[start : start + size]
-        with devices.half(next(model.parameters()).device, bf16):
-            made = text_to_video(model, some, weight=weight, steps=steps, generator=generator, **options)
-        parts.append(made.float())
+        with devices.half(device, bf16):
+            parts.append(make(sentences[start : start + size], generator=generator).float())
     return torch.cat(parts).clamp(-1, 1).cpu()
 
 
@@ -98,19 +96,18 @@ def main() -> None:
     true = CaptionedMNIST(split="test", seed=21).clips(torch.arange(arguments.clips))
     told = [say(Caption(c.digit, c.direction, c.speed), 7919 * i) for i, c in enumerate(true.captions)]  # as is asked
     rows["true clips"] = row(true.video, obedience(true.video, true.captions), true.captions, told)
-    free = []
-    for start in range(0, arguments.clips, 2 * devices.batch(device)):
-        count = min(2 * devices.batch(device), arguments.clips - start)
-        with devices.half(device, arguments.bf16):
-            generator = torch.Generator().manual_seed(arguments.seed + start)
-            free.append(tasks.generate(model, count=count, steps=arguments.steps, generator=generator).float())
-    unasked = torch.cat(free).clamp(-1, 1).cpu()
+
+    def unheard(some: list[str], generator: torch.Generator) -> Tensor:
+        return tasks.generate(model, count=len(some), steps=arguments.steps, generator=generator)
+
+    unasked = sampled(unheard, sentences, device, arguments.seed, arguments.bf16)
     rows["no sentence"] = row(unasked, obedience(unasked, wanted), wanted, sentences)
     write_json(arguments.out, found)
-    jobs: list[tuple[str, float, dict[str, str]]] = [(f"w = {w:g}", w, {}) for w in arguments.w]
+    jobs: list[tuple[str, float, dict[str, Any]]] = [(f"w = {w:g}", w, {}) for w in arguments.w]
     jobs += [(f"w = {w:g}, away from 'a digit'", w, {"negative": "a digit"}) for w in arguments.negative]
     for name, weight, options in jobs:
-        clips = sampled(model, sentences, weight, arguments.steps, arguments.seed, arguments.bf16, **options)
+        make = partial(text_to_video, model, weight=weight, steps=arguments.steps, **options)
+        clips = sampled(make, sentences, device, arguments.seed, arguments.bf16)
         result = obedience(clips, wanted)
         rows[name] = row(clips, result, wanted, sentences)
         write_json(arguments.out, found)

@@ -17,7 +17,6 @@ A stage whose weights are in --out already goes on from them; one that --stages 
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -165,9 +164,7 @@ def measured(args: argparse.Namespace, device: torch.device, made: dict[str, Den
                     if (args.out / f"{file}.json").exists()},
     }  # fmt: skip
     path = args.out / "cascade.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    if found.get("settings") != settings:  # else an interrupted measurement goes on
-        found = {"settings": settings, "rows": {}, "from true clips": {}}
+    found = staged.measured_before(path, settings, ("rows", "from true clips"))
     found["about"] = {"hardware": monitor.hardware(device), "command": args.command}
     shown: list[Tensor] = []
 

@@ -13,7 +13,6 @@ frames. larger: 64x64 of a frame of 32x32. Minutes are those of `devices.clock` 
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -214,9 +213,7 @@ def measured(args: argparse.Namespace, device: torch.device, system: MakeAVideo,
         "sampler": f"DDIM, {args.steps} steps a part, times for few steps, bf16",
     }  # fmt: skip
     path = args.out / "make_a_video.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    if found.get("settings") != settings:  # else an interrupted measurement goes on
-        found = {"settings": settings, "rows": {}}
+    found = staged.measured_before(path, settings, ("rows",))
     found["about"] = {"hardware": monitor.hardware(device), "command": args.command}
     shown: list[Tensor] = []
 

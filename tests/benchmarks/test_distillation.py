@@ -45,7 +45,7 @@ def test_ratios_are_paired(bench):
     assert frames["interval"] == clips["interval"] == [1.0, 1.0]
 
 
-def test_without_the_ceiling_there_is_no_verdict(bench):
+def test_without_the_longest_walk_there_is_no_verdict(bench):
     rows = named(bench, 1.0)
     del rows[bench.LONGEST]
     assert bench.ratios(rows, bench.LONGEST) == [] and "Not yet measured" in bench.verdict([])
