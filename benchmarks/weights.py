@@ -9,10 +9,15 @@ with guidance towards frames that belong together (w_f) and away from the same n
 log-SNR above -3), and reads them with the digit reader of `minivdm.measure`; real
 test clips go through the same reader as the yardstick. Each finished row is written at once, as JSON and as a table of
 the README, to benchmarks/results/weights.* (`make tables` copies it), or weights_few.* for --times few, which also go
-into the weights' card; --row measures one row alone, anew.
+into the weights' card; --row measures one row alone, anew. Other weights than the first have files of their own
+(weights_NAME...).
+
+Where clips may have more than one digit, the digits of the test clips are asked for, and what supposes a single shape
+is left out: rigidity, the distance from straight motion, and every frame by itself, in which two digits may overlap.
 """
 
 import argparse
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -33,6 +38,7 @@ from minivdm.training import exports, monitor, pretrained
 
 RESULTS = Path(__file__).parent / "results"
 REAL = "real test clips"
+FIRST = "moving-mnist-32"
 TIMES: dict[str, time_grids.Grid] = {"even": time_grids.uniform_in_t, "few": time_grids.for_few_steps}
 FREE = f"without labels, w_f = {TEMPORAL_WEIGHT:g}"
 
@@ -71,25 +77,26 @@ def quartiles(values: Tensor) -> dict:
     return {"median": round(middle, 3), "quartiles": [round(low, 3), round(high, 3)]}
 
 
-def judged(videos: Tensor, labels: Tensor | None) -> dict:
+def judged(videos: Tensor, labels: Tensor | None, most: int = 1) -> dict:
     """What is measured of clips (b, 1, f, h, w) in [-1, 1]; distances from straight motion of legible clips alone.
 
     labels: (b, 10), what was asked for, or None: then a clip is held against what it is read as.
+    most: how many digits a clip may have.
     """
     reading = metrics.read(videos)
-    one_digit = reading.clip.sum(-1) == 1
-    legible = one_digit if labels is None else metrics.legible(videos, labels)
-    flags = {
-        "legible": legible,
-        "windows": metrics.keeps_identity(videos) & legible,
-        "every_frame": metrics.same_in_every_frame(videos, labels) & one_digit,
-    }
+    some = (reading.clip.sum(-1) >= 1) & (reading.clip.sum(-1) <= most)
+    legible = some if labels is None else metrics.legible(videos, labels)
+    flags = {"legible": legible, "windows": metrics.keeps_identity(videos) & legible}
+    if most == 1:
+        flags["every_frame"] = metrics.same_in_every_frame(videos, labels) & some
     out: dict = {"clips": len(videos)}
     if labels is None:
-        out["digits"] = reading.clip[one_digit].sum(0).tolist()  # how often each of them is read
+        out["digits"] = reading.clip[some].sum(0).tolist()  # how often each of them is read
     for name, flag in flags.items():
         share = flag.double().mean().item()
         out[name] = {"share": round(share, 4), "interval": interval(share, len(videos))}
+    if most > 1:
+        return out
     rigidity = tracks.rigidity(videos).double()
     spread = 1.96 * float(rigidity.std()) / math.sqrt(len(videos))
     mean = float(rigidity.mean())
@@ -100,15 +107,14 @@ def judged(videos: Tensor, labels: Tensor | None) -> dict:
 
 
 def generated(
-    name: str, row: str, clips: int, steps: int, seed: int, device: torch.device, grid: time_grids.Grid
+    name: str, row: str, labels: Tensor, steps: int, seed: int, device: torch.device, grid: time_grids.Grid
 ) -> tuple[Tensor, Tensor | None]:
-    """Clips (b, 1, f, h, w) clamped to [-1, 1], and the labels asked for."""
+    """Clips (b, 1, f, h, w) clamped to [-1, 1], and those of the labels (b, 10) that were asked for."""
     denoiser, how = pretrained.load(name, device), ROWS[row]
     earlier = pretrained.weaker(denoiser) if how.auto else None  # `main` asks for it where it ships
     more: dict[str, Any] = {} if earlier is None else {"weaker": (earlier, how.auto, AUTOGUIDED)}
-    labels = torch.eye(10)[torch.arange(clips) % 10]
     generator, parts, size = torch.Generator().manual_seed(seed), [], devices.batch(device)
-    for start in tqdm(range(0, clips, size), desc=row):
+    for start in tqdm(range(0, len(labels), size), desc=row):
         asked = labels[start : start + size].to(device)
         given = {"count": len(asked)} if how.weight is None else {"labels": asked, "weight": how.weight}
         with torch.autocast(device.type, torch.bfloat16):  # as in training
@@ -123,52 +129,67 @@ def generated(
 def table(name: str, figures: dict) -> str:
     """The figures as the README shows them."""
 
-    def share(entry: dict) -> str:
+    def share(entry: dict | None) -> str:
+        if not entry:
+            return ""
         low, high = entry["interval"]
         return f"{100 * entry['share']:.1f} % ({100 * low:.0f}–{100 * high:.0f})"
 
     def number(entry: dict | None, spread: str, value: str) -> str:
         return f"{entry[value]:.2f} ({entry[spread][0]:.2f}–{entry[spread][1]:.2f})" if entry else ""
 
-    lines = [
-        "| | one digit, the requested one | the same in windows of 5 frames | right in every single frame | rigidity | "
-        "distance from straight motion, px |",
-        "|---|---|---|---|---|---|",
-    ]
+    several = all("rigidity" not in entry for entry in figures["rows"].values())
+    columns = ["exactly the requested digits" if several else "one digit, the requested one"]
+    columns += ["the same in windows of 5 frames"]
+    columns += [] if several else [
+        "right in every single frame", "rigidity", "distance from straight motion, px"
+    ]  # fmt: skip
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
     for row, entry in figures["rows"].items():
-        shares = " | ".join(share(entry[key]) for key in ("legible", "windows", "every_frame"))
-        rigid = number(entry["rigidity"], "interval", "mean")
-        lines.append(
-            f"| {row} | {shares} | {rigid} | {number(entry.get('track_deviation_px'), 'quartiles', 'median')} |"
-        )
+        cells = [share(entry.get(key)) for key in ("legible", "windows", "every_frame")]
+        cells += [number(entry.get("rigidity"), "interval", "mean")]
+        cells += [number(entry.get("track_deviation_px"), "quartiles", "median")]
+        lines.append(f"| {row} | {' | '.join(cells[: len(columns)])} |")
     count = next(iter(figures["rows"].values()))["clips"]
-    return "\n".join(lines) + (
-        f"\n\n`{name}`, {count} clips a row, {figures['sampler']}, seed {figures['seed']}; in brackets 95 % intervals, "
-        "in the last column quartiles of the legible clips (digits drawn at whole pixels leave 0.4 px by themselves). "
-        "Without labels a clip is held against what it is read as. Rigidity is the share of the ink that changes "
-        "between neighbouring frames after the best shift: 0 for a shape that is carried along. "
-        f"Command: `{figures['command']}`.\n"
-    )
+    notes = [f"`{name}`, {count} clips a row, {figures['sampler']}, seed {figures['seed']}; in brackets 95 % intervals"]
+    if several:
+        notes = [
+            f"{notes[0]}. The digits asked for are those of the test clips; two that cross hide each other, from the"
+        ]
+        notes += ["reader too: compare with the first row."]
+    else:
+        notes = [
+            f"{notes[0]}, in the last column quartiles of the legible clips (digits drawn at whole pixels leave 0.4 px"
+        ]
+        notes += ["by themselves)."]
+    notes += ["Without labels a clip is held against what it is read as."]
+    if not several:
+        notes += [
+            "Rigidity is the share of the ink that changes between neighbouring frames after the best shift: 0 for a"
+        ]
+        notes += ["shape that is carried along."]
+    return "\n".join(lines) + f"\n\n{' '.join(notes)} Command: `{figures['command']}`.\n"
 
 
 def write(name: str, figures: dict, times: str) -> None:
     """JSON and table, with the rows in their order; and the card, for the times at which `sample` takes its steps."""
     order = [REAL, *ROWS]
     figures["rows"] = dict(sorted(figures["rows"].items(), key=lambda item: order.index(item[0])))
-    if times == "few":
+    if times == "few" and name in pretrained.available():
         exports.annotate(name, figures)
-    write_json(results(times), figures)
-    results(times).with_suffix(".md").write_text(table(name, figures), encoding="utf-8")
+    write_json(results(name, times), figures)
+    results(name, times).with_suffix(".md").write_text(table(name, figures), encoding="utf-8")
 
 
-def results(times: str) -> Path:
-    """Where the figures of --times lie."""
-    return RESULTS / ("weights.json" if times == "even" else f"weights_{times}.json")
+def results(name: str, times: str) -> Path:
+    """Where the figures of these weights lie, with steps at these times."""
+    of = [] if name == FIRST else [Path(name).name]
+    return RESULTS / f"{'_'.join(['weights', *of, *([] if times == 'even' else [times])])}.json"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", default="moving-mnist-32")
+    parser.add_argument("--weights", default=FIRST)
     parser.add_argument("--clips", type=int, default=256)
     parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
@@ -183,21 +204,24 @@ def main() -> None:
     ) + ("" if args.times == "even" else f" --times {args.times}")
     sampler = f"DDIM, {args.steps} steps{', times for few' if args.times == 'few' else ''}, bf16"
     settings = {"command": command, "sampler": sampler, "seed": args.seed}
-    sha = pretrained.card(args.weights)["sha256"]
+    sha = hashlib.sha256(pretrained.find(args.weights).read_bytes()).hexdigest()
     hardware = monitor.hardware(device)
     figures = {**settings, "sha256": sha, "hardware": hardware, "rows": {}}
+    recipe = pretrained.load(args.weights).config
+    most = recipe.digits if isinstance(recipe.digits, int) else recipe.digits[1]
+    real = recipe.make_data(recipe.video_shape[1], split="test").clips(torch.arange(args.clips))
+    labels = torch.eye(10)[torch.arange(args.clips) % 10] if most == 1 else real.labels
     early = f"{args.weights}{pretrained.EARLY}" in pretrained.available()
     rows = [row for row in (REAL, *ROWS) if early or row == REAL or not ROWS[row].auto]
     if args.row and args.row not in rows:
         parser.error(f"--row: {args.weights}{pretrained.EARLY} does not ship, so that there is no {args.row!r}")
     for row in [args.row] if args.row else rows:
         if row == REAL:  # clips of exactly this length and speed that the network has not seen
-            denoiser = pretrained.load(args.weights)
-            real = denoiser.config.make_data(denoiser.shape[1], split="test").clips(torch.arange(args.clips))
-            found = judged(real.video, real.labels)
+            found = judged(real.video, real.labels, most)
         else:
-            found = judged(*generated(args.weights, row, args.clips, args.steps, args.seed, device, TIMES[args.times]))
-        path = results(args.times)  # read again: two processes may share the rows between them
+            made = generated(args.weights, row, labels, args.steps, args.seed, device, TIMES[args.times])
+            found = judged(*made, most)
+        path = results(args.weights, args.times)  # read again: two processes may share the rows between them
         kept = json.loads(path.read_text()) if path.exists() else {}
         same = kept.get("command") == command and kept.get("sha256") == sha
         figures["rows"] = {**(kept["rows"] if same else {}), row: found}
