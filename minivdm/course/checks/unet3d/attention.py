@@ -97,7 +97,7 @@ temporal_attention = Check(
         ),
         Wrong(
             lambda *given: _attention(*given, after=lambda a, m: a.mT),
-            "your last sum runs over the queries: o_i is a mixture of the values v_j with the weights a_ij.",
+            "your last sum runs over the queries: o_i is a mixture of the values v_j with the weights p_ij.",
         ),
         Wrong(
             _overflowing,
@@ -214,7 +214,7 @@ Attention = Check(
     _Package,
     _layer_cases,
     [
-        Wrong(_but(skip=False), "the way around is missing: the layer adds what it found to its input."),
+        Wrong(_but(skip=False), "the residual path is missing: the layer adds what it found to its input."),
         Wrong(_but(turn=False), "your frames have no order: turn queries and keys by their frame's angles."),
         Wrong(_but(values=True), "you turn the values too; only queries and keys are turned."),
         Wrong(_but(scale=False), "your logits are not divided by the root of d."),

@@ -113,7 +113,7 @@ channels_between = Check(
         ),
         Wrong(
             lambda i, o, t, s: (t * s**2 * i * o / (t * i + s**2 * o), _channels(i, o, t, s)[1]),
-            "your first stroke is the one over time: in (8.3) the one over space comes first and meets the c_in "
+            "your first step is the one over time: in (8.3) the one over space comes first and meets the c_in "
             "channels.",
         ),
         Wrong(
@@ -122,7 +122,7 @@ channels_between = Check(
         ),
         Wrong(
             lambda i, o, t, s: (t * s**2 * i * o / (s**2 + t), _channels(i, o, t, s)[1]),
-            "each stroke has weights for every pair of channels that it connects: M meets c_in in one and c_out in "
+            "each step has weights for every pair of channels that it connects: M meets c_in in one and c_out in "
             "the other.",
         ),
         Wrong(

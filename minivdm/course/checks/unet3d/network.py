@@ -73,7 +73,7 @@ ResidualBlock = Check(
     networks.ResidualBlock,
     _residual_cases,
     [
-        Wrong(_residual(skip=False), "the way around is missing: the block adds to its input."),
+        Wrong(_residual(skip=False), "the residual path is missing: the block adds to its input."),
         Wrong(_residual(first="silu"), "the first normalisation is not used."),
         Wrong(_residual(first="norm"), "the SiLU before the first convolution is missing."),
         Wrong(_residual(end=False), "the SiLU before the second convolution is missing."),
@@ -86,7 +86,7 @@ ResidualBlock = Check(
             _residual(zero=False),
             "the block changes its input before it has learned anything: start `conv2`, weight and bias, from zero.",
         ),
-        Wrong(_unscaled, "where the widths agree, the way around is the identity and has no weights."),
+        Wrong(_unscaled, "where the widths agree, the residual path is the identity and has no weights."),
     ],
     probe=compared,
 )
@@ -100,13 +100,15 @@ SMALL = dict(channels=1, patch=2, labels=3, embedding=8, head_channels=4)
 def _unet_cases(seed: int) -> Iterator[Case]:
     g = generator(seed)
 
-    def z(b: int, f: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    def z(b: int, f: int, side: int) -> tuple[Tensor, ...]:
         labels = video(g, b, 3, dtype=torch.float32)
         return video(g, b, 1, f, side, side, dtype=torch.float32), video(g, b, dtype=torch.float32), labels
 
     yield Case("three levels, as in the package", ((8, (1, 2, 2), (False, True, True)), z(2, 3, 8)))
     yield Case("two levels, the finest 16 wide", ((16, (1, 2), (True, False)), z(1, 2, 8)))
     yield Case("one level", ((8, (1,), (True,)), z(2, 2, 4)))
+    causal = torch.ones(3, 3, dtype=torch.bool).tril()[None]
+    yield Case("two levels, with a causal mask", ((8, (1, 2), (False, True)), (*z(1, 3, 8), causal)))
 
 
 def _package_unet(width: int, multipliers: tuple[int, ...], spatial: tuple[bool, ...]) -> nn.Module:
@@ -130,9 +132,10 @@ class _Slip(nn.Module):
         if slip == "loud":
             nn.init.normal_(made.head.weight)
 
-    def forward(self, z: Tensor, log_snr: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, z: Tensor, log_snr: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
         made: Any = self.made
         slip = self.slip
+        mask = None if slip == "unmasked" else mask
         b, _, f = z.shape[:3]
         emb = made.embed(log_snr, None if slip == "labels" else labels, b, f)
         frames = z.transpose(1, 2).flatten(0, 1)
@@ -140,18 +143,18 @@ class _Slip(nn.Module):
         skips = [x]
         for level in made.down:
             for cell in level["cells"]:
-                x = cell(x, emb, f, None)
+                x = cell(x, emb, f, mask)
                 skips.append(x)
             if "shrink" in level:
                 x = level["shrink"](x)
                 skips.append(x)
         for cell in made.middle if slip != "middle" else ():
-            x = cell(x, emb, f, None)
+            x = cell(x, emb, f, None if slip == "forgetful" else mask)
         for level in made.up:
             for cell in level["cells"]:
                 other = skips.pop()
                 parts = (other, x) if slip == "order" else (x, other)
-                x = cell(torch.cat(parts, 1), emb, f, None)
+                x = cell(torch.cat(parts, 1), emb, f, mask)
             if "grow" in level:
                 mode = "bilinear" if slip == "smooth" else "nearest"
                 x = functional.interpolate(level["grow"](x), scale_factor=2, mode=mode)
@@ -186,6 +189,8 @@ UNet = Check(
         Wrong(_slip("smooth"), "you enlarge smoothly; each place becomes four equal ones, mode nearest."),
         Wrong(_slip("middle"), "the cells of the middle are not used."),
         Wrong(_slip("labels"), "your network takes no notice of the labels."),
+        Wrong(_slip("unmasked"), "the mask never reaches the cells: frames see each other that may not."),
+        Wrong(_slip("forgetful"), "the cells of the middle do not get the mask: one forgetful layer leaks everything."),
         Wrong(_slip("bare"), "the normalisation before the head is not used."),
         Wrong(_slip("linear"), "the SiLU before the head is missing."),
         Wrong(_slip("loud"), "your network says something before it has learned: start `head` from zero."),

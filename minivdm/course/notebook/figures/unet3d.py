@@ -183,7 +183,7 @@ def draw_costs(channels: int, frames: int, side: int) -> Figure:
     left.bar(KINDS, counts, color=palette)
     left.set(title=f"Weights at {channels} channels", ylabel="thousand")
     left.grid(False, axis="x")
-    lengths = range(1, 257)
+    lengths = range(1, 1025)  # beyond the crossing of factorized and full 3D, at f = 7 C
     for kind, color in zip(KINDS, palette, strict=True):
         right.plot(lengths, [layer_multiply_adds(kind, channels, f) for f in lengths], color=color, label=kind)
     joint = [13 * channels**2 + 2 * f * side**2 * channels for f in lengths]
