@@ -218,7 +218,8 @@ def draw_guided(w_r: float, steps: int, corrector: bool) -> Figure:
     left.axvspan(-0.5, last + 0.5, color=colors.observed, alpha=0.25)
     name = "replacement" if w_r == 0 else f"$w_r$ = {w_r:g}"
     found = distance("reconstruction" if w_r > 0 else "replacement", float(w_r), int(steps), bool(corrector))
-    left.set(xlabel="frame", ylabel="covariance with frame 3", ylim=(-0.1, 1.15), title=f"{name}: $W_2$ = {found:.3f}")
+    left.set(xlabel="frame", ylabel="covariance with frame 3", ylim=(-0.1, 1.15),
+             title=f"{name}, {steps} steps: $W_2$ = {found:.3f}")  # fmt: skip
     left.legend(fontsize=9)
     shown = right.imshow((law.covariance - truth).clamp(-0.5, 0.5).numpy(), cmap="RdBu_r", vmin=-0.5, vmax=0.5)
     right.set(xlabel="frame", title="covariance − truth")
@@ -250,7 +251,7 @@ def draw_too_much(weights: Sequence[float], steps: Sequence[int]) -> Figure:
                     label=f"{n} steps")  # fmt: skip
         right.semilogx(weights, [worst_factor(w, n) for w in weights], "o-", color=color)
     left.axhline(distance("replacement", 0.0, max(steps), False), color=colors.noise, linestyle="--", linewidth=1,
-                 label="replacement")  # fmt: skip
+                 label=f"replacement, {max(steps)} steps")  # fmt: skip
     left.set(xlabel="$w_r$", ylabel="$W_2$ from the truth", ylim=(0.15, 30), title="the sample is biased")
     left.legend(fontsize=9)
     right.axhline(-1, color=colors.exact, linewidth=1, linestyle="--")
