@@ -74,7 +74,7 @@ cosine_density = Check(
         ),
         Wrong(
             _bell(math.log),
-            "your shift is half of what it should be: averaging d × d pixels divides the noise's variance by d².",
+            "your shift is half of what it should be: averaging n × n pixels divides the noise's variance by n².",
         ),
         Wrong(
             _bell(lambda ratio: 0.0),

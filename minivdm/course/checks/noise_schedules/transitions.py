@@ -45,7 +45,7 @@ transition = Check(
     [
         Wrong(
             _steps(lambda a, ss, b, st, k: (k, 1 - k**2)),
-            "1 − k² is right where variance is preserved, as in DDPM; (2.6) holds for every process.",
+            "1 − k² is right where variance is preserved, as in DDPM; (2.9) holds for every process.",
         ),
         Wrong(
             _steps(lambda a, ss, b, st, k: (k, st**2 - ss**2)),

@@ -169,7 +169,7 @@ def draw_moments(schedules: dict[str, Schedule], simulated: dict[str, Tensor], x
         axes[0].errorbar(marks, mean, 2 * spread / n**0.5, fmt="o", color=color, capsize=2)
         axes[1].plot(t, schedule.sigma(t), dashes, color=color)
         axes[1].errorbar(marks, spread, 2 * spread / (2 * n) ** 0.5, fmt="o", color=color, capsize=2)
-    axes[0].set(xlabel="$t$", title=r"mean of $z_t$; lines: $\alpha_t x$")
+    axes[0].set(xlabel="$t$", title=r"mean of $z_t$ $\pm$ 2 standard errors; lines: $\alpha_t x$")
     axes[1].set(xlabel="$t$", title=r"standard deviation; lines: $\sigma_t$", yscale="log", ylim=(8e-3, 20))
     axes[0].legend()
     return fig
