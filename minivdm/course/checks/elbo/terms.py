@@ -129,7 +129,7 @@ def _end_cases(seed: int) -> Iterator[Case]:
         yield Case(f"{name_of(dtype)}, clips of 3 frames", (video(g, dtype=dtype), *ends))
     ends = uniform(g, 4, 9), uniform(g, -2, 0)
     yield Case("points of a plane, much signal left at the end", (video(g, 4, 2), *ends))
-    yield Case("a black clip of one frame", (torch.zeros(1, 1, 1, 4, 4, dtype=torch.float64), *ends))
+    yield Case("a grey clip of one frame", (torch.zeros(1, 1, 1, 4, 4, dtype=torch.float64), *ends))
 
 
 def _ends(x: Tensor, log_snr_0: Tensor, log_snr_1: Tensor) -> tuple[Tensor, Tensor]:

@@ -236,7 +236,7 @@ best_v = Check(
         ),
         Wrong(
             _regressed(lambda dz, mv, a, s, c, total, k, loss: (mv + a * s * (1 + c) / total * dz, loss)),
-            "the covariance of z and v is α σ (1 − c): z and v share the data with opposite signs.",
+            "the covariance of z and v is α σ (1 − s²): z and v share the data with opposite signs.",
         ),
         Wrong(
             _regressed(lambda dz, mv, a, s, c, total, k, loss: (mv - k * dz, loss)),

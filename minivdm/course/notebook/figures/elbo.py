@@ -229,7 +229,7 @@ def training(steps: Sequence[int], bounds: Sequence[float], errors: Sequence[flo
     """The bound of a network while it learns, with three standard errors, above the exact likelihood."""
     made, axes = figure(width=6.4, height=3.0)
     spread = [3 * error for error in errors]
-    axes.errorbar(steps, bounds, spread, color=colors.learned, marker="o", capsize=3, label="bound of the network")
+    axes.errorbar(steps, bounds, spread, color=colors.learned, marker="o", capsize=3, label="the network, ± 3 errors")
     axes.axhline(exact, color=colors.exact, linewidth=1.2, label="exact $-\\log q$")
     axes.set(xlabel="training step", ylabel="nats", title="minimising a squared error pulls the bound down")
     axes.legend()

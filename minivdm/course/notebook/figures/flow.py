@@ -47,19 +47,27 @@ def exact_paths(schedule: str, n: int = 24, steps: int = 80) -> Tensor:
     return walk(world().denoiser(SCHEDULES[schedule]), noise, steps)
 
 
+def few_steps(path: str, steps: int) -> Tensor:
+    """The walk from the starts of `exact_paths` in so many DDIM steps with the exact denoiser, (steps + 1, n, 2)."""
+    return walk(world().denoiser(SCHEDULES[path]), exact_paths(path)[0], steps, step=ddim_step)
+
+
+def ends_off(path: str, steps: int) -> float:
+    """Root mean square distance of the ends of `few_steps` from those of `exact_paths`."""
+    return (few_steps(path, steps)[-1] - exact_paths(path)[-1]).square().sum(1).mean().sqrt().item()
+
+
 def chords(steps: int = 4, path: str = "flow line") -> Figure:
     """Exact paths of 24 draws of noise, and the chords of a walk in that many DDIM steps with the exact denoiser."""
-    exact = exact_paths(path)
-    coarse = walk(world().denoiser(SCHEDULES[path]), exact[0], steps, step=ddim_step)
-    off = (coarse[-1] - exact[-1]).square().sum(1).mean().sqrt().item()
+    exact, coarse = exact_paths(path), few_steps(path, steps)
     made, axes = figure(width=4.4, height=4.7)
     data, _ = world().sample(400, torch.Generator().manual_seed(1))
     axes.plot(*data.T, ".", color=colors.observed, markersize=2, alpha=0.5)
-    axes.plot(exact[..., 0], exact[..., 1], color=colors.exact, linewidth=0.8)
     axes.plot(coarse[..., 0], coarse[..., 1], color=colors.learned, linewidth=1, marker=".", markersize=4)
+    axes.plot(exact[..., 0], exact[..., 1], color=colors.exact, linewidth=0.8)
     axes.plot(*exact[0].T, "o", color=colors.noise, markersize=4)
     axes.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal", xticks=[-2, 0, 2], yticks=[-2, 0, 2])
-    axes.set_title(f"{path}, {steps} steps: ends off by {off:.2f}")
+    axes.set_title(f"{path}, {steps} step{'s' if steps > 1 else ''}: ends off by {ends_off(path, steps):.2f}")
     return made
 
 

@@ -147,7 +147,7 @@ def draw_question(n: int = 400) -> Figure:
     z = torch.tensor([[-3.5, 3.5], [3.6, -0.3], [-0.6, -3.6]], dtype=torch.float64)
     path = [z]
     for _ in range(300):
-        z = z + 0.01 * mixture.score(z, 1.0, 0.5) + 0.02**0.5 * 0.5 * torch.randn(3, 2, generator=generator).double()
+        z = z + 0.01 * mixture.score(z, 1.0, 0.5) + 0.02**0.5 * torch.randn(3, 2, generator=generator).double()
         path.append(z)
     for walker in torch.stack(path, dim=1):
         right.plot(walker[:, 0], walker[:, 1], color=colors.learned, lw=1.2)
