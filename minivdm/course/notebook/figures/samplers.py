@@ -198,7 +198,7 @@ def draw_rotation(t: float, s: float) -> Figure:
     for begin, tip, name, color in (
         ((0, 0), z, "$z_t$", colors.z),
         ((0, 0), turned, "$z_s$, turned (DDIM)", colors.x),
-        (z, straight, r"straight along $\hat v$", colors.v),
+        (z, straight, r"straight, along $-\hat v$", colors.v),
     ):
         ax.annotate("", tip, begin, arrowprops=arrow | {"color": color})
         ax.text(tip[0] + 0.03, tip[1] + (0.03 if tip is z else -0.01), name, color=color)
