@@ -9,6 +9,7 @@ file, NAME.progress.npz, that ships beside the weights.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import zipfile
 import zlib
@@ -84,7 +85,8 @@ def record(
         name: of the weights that it belongs to, by default the recipe's.
         digits: the label of each clip.
         steps, weight, seed: of sampling (DDIM; guidance as in VDM eq 6).
-        held_out_clips: how many test clips the errors are measured on.
+        held_out_clips: how many test clips the errors are measured on, those of data_seed 0 whatever the run's own is,
+            so that stages of a training that was resumed with another seed can be held against each other.
         force: replace a file that was not made of this run.
 
     Raises:
@@ -107,7 +109,8 @@ def record(
             weight=weight,
             generator=torch.Generator().manual_seed(seed),
         )
-        errors = monitor.held_out(denoiser, config.make_data(split="test"), held_out_clips)
+        test = dataclasses.replace(config, data_seed=0).make_data(split="test")
+        errors = monitor.held_out(denoiser, test, held_out_clips)
         grey = ((videos[:, 0].clamp(-1, 1) + 1) * (127.5 / GREY_STEP)).round().to(torch.uint8)
         found["clips"].append(np.array(clips))
         found["frames"].append(grey.numpy())

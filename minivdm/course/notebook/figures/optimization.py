@@ -83,8 +83,8 @@ def averaging(lr: float, half_life_steps: int, steps: int = 600, flat: float = 0
         noise = math.sqrt(curvature)
         path, mean = descent(lr, decay, steps, 1, curvature, noise, 8.0, torch.Generator().manual_seed(0))
         stds = spread_of_weights(lr, curvature, noise), spread_of_average(lr, decay, curvature, noise)
-        here.plot(path[0], color=colors.noise, linewidth=1, label=f"weight: ± {stds[0]:.2f} in the long run")
-        here.plot(mean[0], color=colors.learned, label=f"average: ± {stds[1]:.2f} in the long run")
+        here.plot(path[0], color=colors.noise, linewidth=1, label=f"weight: std {stds[0]:.2f} (band: ± 2)")
+        here.plot(mean[0], color=colors.learned, label=f"average: std {stds[1]:.2f} (band: ± 2)")
         for std, color in zip(stds, (colors.noise, colors.learned), strict=True):
             here.axhspan(-2 * std, 2 * std, color=color, alpha=0.18, linewidth=0)
         here.set(xlabel="step", ylim=(-3, 8.5), title=f"{name} direction, $h = {curvature:g}$")

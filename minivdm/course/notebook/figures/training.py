@@ -118,7 +118,7 @@ def error_by_stage(clips: np.ndarray, log_snr: np.ndarray, v_error: np.ndarray) 
     axes.minorticks_off()
     ticks = [1, 1.5, 2, 3, 5, 10, 20]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    apart = [c for c, after in zip(clips[1:], [*clips[2:], np.inf], strict=True) if after > 1.4 * c]
+    apart = [c for c, after in zip(clips[1:], [*clips[2:], np.inf], strict=True) if after > 1.8 * c]
     axes.set_xticks(apart, [f"{int(c):,}" for c in apart])
     axes.legend(ncols=2, fontsize=10)
     return fig
