@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from minivdm.core import CosineSchedule
 from minivdm.course.notebook.figures import latent_video as fig
 from minivdm.exact import GaussianVideo
+from minivdm.exact.linear_autoencoder import rate_distortion
 from minivdm.systems import stable_video_diffusion as svd
 from minivdm.systems.latent_diffusion import load_tokenizer
 
@@ -45,7 +46,7 @@ def test_a_linear_code_of_everything_is_exact():
 def test_a_code_book_of_two_for_a_normal_value():
     points = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0))
     best = 1 - 2 / math.pi  # codes at plus and minus E|x|
-    assert fig.nearest_codes(points, 2) == pytest.approx(best, abs=0.02)
+    assert fig.nearest_codes(points, 2, points) == pytest.approx(best, abs=0.02)
 
 
 def test_the_staircase_of_a_causal_code():
@@ -127,3 +128,10 @@ def test_latents_as_pictures_are_as_long_as_the_clip():
     assert not torch.equal(shown[:, :, 0], shown[:, :, 1])  # the first frame has its own
     for k in range(1, 5):
         assert torch.equal(shown[:, :, 4 * k - 3], shown[:, :, 4 * k])
+
+
+def test_an_autoencoder_trained_from_a_random_start_reaches_the_rate_of_the_closed_form():
+    world = fig.video()
+    found = fig.trained_code(world, 0.5, 16, torch.Generator().manual_seed(0))
+    best = rate_distortion(world, 0.5)
+    assert (found.nats, found.error) == (pytest.approx(best.nats, abs=0.02), pytest.approx(best.error, abs=0.02))
