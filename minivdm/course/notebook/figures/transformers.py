@@ -47,10 +47,10 @@ def reach(network: WindowTransformer, depth: int, grid: Sequence[int], token: Se
 
 def draw_masks(masks: Mapping[str, Tensor]) -> Figure:
     """Masks (n, n) side by side: dark where the token of a row looks at that of a column."""
-    fig, axes = figure(1, len(masks), width=2.6 * len(masks), height=2.9)
+    fig, axes = figure(1, len(masks), width=3.2 * len(masks), height=3.2)
     for one, (name, mask) in zip(list(axes) if len(masks) > 1 else [axes], masks.items(), strict=True):
         one.imshow(mask.numpy(), cmap="Blues", vmin=0, vmax=1.3, interpolation="nearest")
-        one.set(title=f"{name}\n{int(mask.sum()) / len(mask):.3g} a token", xticks=[], yticks=[])
+        one.set(title=f"{name}\neach token looks at {int(mask.sum()) / len(mask):.3g}", xticks=[], yticks=[])
         one.grid(False)
     return fig
 
