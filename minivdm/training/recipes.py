@@ -61,16 +61,24 @@ RECIPES: dict[str, Recipe] = {
             frames=((24_000, 4, 16), (34_000, 8, 8), (110_000, 16, 8)),
             milestones=(1_000, 3_000, 10_000, 30_000, 50_000, 100_000),
         ),
-        # The harder one: one or two digits at canonical speed.
+        # The harder one: one or two digits at canonical speed. It starts from the network of one slow digit, which
+        # knows glyphs and paths; from there it takes an hour and a half of one core.
         Recipe(
             name="moving-mnist-32-two",
             digits=(1, 2),
             speed=1.8,
-            clips=300_000,
+            init="moving-mnist-32",
+            network={"width": 32, "multipliers": [1, 2, 4], "patch": 2, "labels": 10, "self_conditioning": True},
+            conditions={"labels": 0.2},
+            self_conditioning=0.5,
+            clips=44_000,
+            warmup=800,
             optimizer="muon",
             lr=2e-3,
+            decay=0.6,
             ema_decay=0.999,
-            frames=((60_000, 4, 16), (100_000, 8, 8), (300_000, 16, 8)),
+            precision="bf16",
+            frames=((16_000, 4, 32), (44_000, 16, 8)),
         ),
         # Fewer and fewer steps (lesson 15). The first halving learns guidance with it: three calls become one.
         few(16, "moving-mnist-32", 3_400, weight=1.0, temporal_weight=0.75, own_estimate=True),

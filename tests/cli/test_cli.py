@@ -54,7 +54,7 @@ def test_train_stopped_says_how_to_continue(tmp_path, capsys):
 
 def test_train_writes_to_runs_by_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "moving-mnist-32-two", "--clips", "4", "--device", "cpu", *SMALL]) == 0
+    assert main(["train", "moving-mnist-32-two", "--clips", "4", "--device", "cpu", *SMALL, "--set", "init="]) == 0
     assert (tmp_path / "runs" / "moving-mnist-32-two" / "config.json").exists()
 
 
