@@ -96,7 +96,7 @@ def loss_over_clips(
     for k, phase in enumerate(config.phases()):
         for axes in (top, low):
             axes.axvspan(start, min(phase.until, config.clips), color="#56B4E9", alpha=0.05 + 0.07 * k, linewidth=0)
-        if start < train["clips"][-1]:
+        if min(phase.until, train["clips"][-1]) - start > train["clips"][-1] / 12:  # room for a label
             top.text(start + train["clips"][-1] / 150, 2.6, f"{phase.frames} frames", va="top", fontsize=10)
         start = phase.until
     top.set(yscale="log", ylim=(0.012, 3), ylabel=r"loss, mean of $(v-\hat v)^2$", title=title)
