@@ -33,6 +33,7 @@ from minivdm.exact.linear_autoencoder import (
     linear_error,
     principal_subspace,
     rate_distortion,
+    train_bound,
     train_linear,
 )
 from minivdm.exact.mixture import GaussianMixture
@@ -85,6 +86,7 @@ __all__ = [
     "signs_like",
     "sliced",
     "step_term",
+    "train_bound",
     "train_linear",
     "tweedie",
     "wasserstein",

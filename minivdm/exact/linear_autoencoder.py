@@ -110,3 +110,27 @@ def linear_bound(world: GaussianVideo, encoder: Tensor, decoder: Tensor, noise: 
 
 
 check_types(globals())
+
+
+def train_bound(world: GaussianVideo, variance: float, k: int, generator: torch.Generator | None = None) -> Rate:
+    """Nats and error of a linear Gaussian autoencoder of k latents that is trained on `linear_bound`, with a decoder of
+    this variance, from a random start by L-BFGS: what `rate_distortion` says in closed form."""
+    d = len(world.covariance)
+    k = whole("k", k, 1, d)
+    start = [torch.randn(shape, generator=generator, dtype=torch.float64) / d**0.5 for shape in ((k, d), (d, k))]
+    encoder, decoder = (w.requires_grad_() for w in start)
+    log_noise = torch.zeros(k, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([encoder, decoder, log_noise], max_iter=500, line_search_fn="strong_wolfe")
+
+    def bound() -> Tensor:
+        optimizer.zero_grad()
+        value = linear_bound(world, encoder, decoder, log_noise.exp(), variance)
+        value.backward()
+        return value
+
+    optimizer.step(bound)
+    with torch.no_grad():
+        noise = log_noise.exp()
+        error = linear_error(world, encoder, decoder) + (decoder.square() * noise).sum()
+        nats = ((encoder @ world.covariance * encoder).sum() + (noise - 1 - log_noise).sum()) / 2
+    return Rate(float(nats), float(error), int((noise < 0.99).sum()))

@@ -17,6 +17,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from minivdm.guards import BadFile
+from minivdm.networks.eight_bits import unpack
 
 Module = TypeVar("Module", bound=nn.Module)
 READER = Path(__file__).parents[1] / "weights" / "digit-reader-32.safetensors"
@@ -79,7 +80,7 @@ def load_shipped(weights: Path, network: Callable[[], Module], maker: str, devic
         raise BadFile(f"{weights}: expected SHA-256 {expected}, found {found}: truncated or changed")
     with torch.device("meta"):  # no first weights, and so no draw from the global generator
         made = network()
-    state = {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
+    state = {k: v.float() if v.is_floating_point() else v for k, v in unpack(load(data)).items()}
     made.load_state_dict(state, assign=True)
     return made.to(device).eval().requires_grad_(False)
 

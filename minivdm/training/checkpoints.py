@@ -19,8 +19,8 @@ from safetensors.torch import save as tensors_to_bytes
 
 from minivdm.data.atomic import write_atomic, write_json
 from minivdm.guards import BadFile
-from minivdm.training import eight_bits
-from minivdm.training.eight_bits import Tensors
+from minivdm.networks import eight_bits
+from minivdm.networks.eight_bits import Tensors
 
 #: What every checkpoint's JSON holds besides its digest, and of which type.
 FIELDS: dict[str, type | tuple[type, ...]] = {

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from minivdm import guards
 from minivdm.core.denoiser import Denoiser
 from minivdm.data.atomic import write_atomic, write_json
-from minivdm.training import checkpoints, eight_bits, monitor, pretrained
+from minivdm.networks import eight_bits
+from minivdm.training import checkpoints, monitor, pretrained
 from minivdm.training.folder import RunFolderError
 from minivdm.training.recipe import Recipe
 from minivdm.training.validate import require

@@ -11,6 +11,7 @@ from minivdm.exact.linear_autoencoder import (
     linear_error,
     principal_subspace,
     rate_distortion,
+    train_bound,
     train_linear,
 )
 from minivdm.guards import BadArgument
@@ -76,3 +77,12 @@ def test_errors():
         linear_error(WORLD, torch.zeros(2, 5), torch.zeros(5, 2))
     with pytest.raises(BadArgument, match="decoder_variance"):
         rate_distortion(WORLD, 0.0)
+
+
+@pytest.mark.parametrize("level", [2.0, 0.3])
+def test_training_on_the_bound_reaches_rate_and_error_of_the_closed_form(level):
+    d = len(WORLD.covariance)
+    found = train_bound(WORLD, level, d, torch.Generator().manual_seed(0))
+    best = rate_distortion(WORLD, level)
+    assert (found.nats, found.error) == (pytest.approx(best.nats, abs=0.02), pytest.approx(best.error, abs=0.02))
+    assert found.kept == best.kept

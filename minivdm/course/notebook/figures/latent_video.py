@@ -28,7 +28,7 @@ from minivdm.data.files import Digits
 from minivdm.data.moving_mnist import Clips
 from minivdm.exact import GaussianVideo, Law
 from minivdm.exact.laws import wasserstein
-from minivdm.exact.linear_autoencoder import Rate, linear_bound, linear_error, rate_distortion
+from minivdm.exact.linear_autoencoder import rate_distortion
 from minivdm.networks import Tokenizer
 from minivdm.systems import show_1
 from minivdm.systems import stable_video_diffusion as svd
@@ -120,29 +120,6 @@ def nearest_codes(points: Tensor, count: int, test: Tensor, rounds: int = 40) ->
         sums = torch.zeros_like(codes).index_add_(0, chosen, points)
         codes = torch.where(number[:, None] > 0, sums / number.clamp(min=1)[:, None], codes)
     return (test - codes[torch.cdist(test, codes).argmin(1)]).square().mean().item()
-
-
-def trained_code(world: GaussianVideo, level: float, k: int, generator: torch.Generator | None = None) -> Rate:
-    """Rate and error of a linear Gaussian autoencoder of k latents that is trained from a random start, by L-BFGS, on
-    (16.1) with beta = 2 level, which is the bound of a decoder of that variance."""
-    d = len(world.covariance)
-    start = [torch.randn(shape, generator=generator, dtype=torch.float64) / d**0.5 for shape in ((k, d), (d, k))]
-    encoder, decoder = (w.requires_grad_() for w in start)
-    log_noise = torch.zeros(k, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([encoder, decoder, log_noise], max_iter=500, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = linear_bound(world, encoder, decoder, log_noise.exp(), level)
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    with torch.no_grad():
-        noise = log_noise.exp()
-        error = linear_error(world, encoder, decoder) + (decoder.square() * noise).sum()
-        nats = ((encoder @ world.covariance * encoder).sum() + (noise - 1 - log_noise).sum()) / 2
-    return Rate(float(nats), float(error), k)
 
 
 def dependence(tokenizer: Tokenizer, shape: tuple[int, ...] = (1, 17, 16, 16)) -> Tensor:

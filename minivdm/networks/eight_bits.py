@@ -1,7 +1,7 @@
 """Weights in eight bits: each row of a matrix as whole numbers from -127 to 127, and one scale for the row.
 
-Half the bytes of half precision. The error of a weight is at most half a step, 1/254 of the largest of its row, so
-this is for networks that are called once or a few times, where errors cannot pile up: students (lesson 15).
+Half the bytes of half precision. The error of a weight is at most half a step, 1/254 of the largest of its row, and
+what that does to clips has to be measured: it did nothing that shows to students (lesson 15) and to `text-32`.
 """
 
 from __future__ import annotations

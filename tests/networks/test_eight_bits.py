@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from minivdm.guards import BadFile
-from minivdm.training import checkpoints, eight_bits
+from minivdm.networks import eight_bits
+from minivdm.training import checkpoints
 
 
 def weights():
