@@ -204,7 +204,8 @@ def main() -> None:
     ) + ("" if args.times == "even" else f" --times {args.times}")
     sampler = f"DDIM, {args.steps} steps{', times for few' if args.times == 'few' else ''}, bf16"
     settings = {"command": command, "sampler": sampler, "seed": args.seed}
-    sha = hashlib.sha256(pretrained.find(args.weights).read_bytes()).hexdigest()
+    found_at = pretrained.find(args.weights)
+    sha = hashlib.sha256(found_at.read_bytes()).hexdigest() if found_at.is_file() else "a run"
     hardware = monitor.hardware(device)
     figures = {**settings, "sha256": sha, "hardware": hardware, "rows": {}}
     recipe = pretrained.load(args.weights).config
