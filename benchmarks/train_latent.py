@@ -38,7 +38,7 @@ from minivdm.data import MovingMNIST, writing
 from minivdm.data.atomic import write_atomic, write_json
 from minivdm.measure import frechet, metrics, tracks
 from minivdm.measure.obedience import wilson
-from minivdm.networks import Tokenizer, Transformer, UNet3D
+from minivdm.networks import Tokenizer, Transformer, UNet3D, eight_bits
 from minivdm.systems import show_1, walt
 from minivdm.systems.latent_diffusion import LatentDiffusion, encode_all, load_tokenizer
 from minivdm.training import monitor, pretrained
@@ -142,7 +142,7 @@ def train(args: argparse.Namespace, device: torch.device) -> tuple[Denoiser, dic
     if file.exists():
         old = json.loads(file.with_suffix(".json").read_text())
         assert old["network"] == net.config, f"{file}: another network, {old['network']}"
-        net.load_state_dict({k: v.float() for k, v in load(file.read_bytes()).items()})
+        net.load_state_dict({k: v.float() for k, v in eight_bits.unpack(load(file.read_bytes())).items()})
         before = old["clips"]
         card["goes on from"] = {name: old.get(name) for name in ("command", "clips", "minutes", "goes on from")}
     model = denoiser(net, args.model)
@@ -201,12 +201,13 @@ def train(args: argparse.Namespace, device: torch.device) -> tuple[Denoiser, dic
 
 
 def write(average: Denoiser, args: argparse.Namespace, device: torch.device, more: dict[str, Any]) -> None:
-    """Weights in half precision and their card."""
-    data = save({name: value.half().cpu().contiguous() for name, value in average.network.state_dict().items()})
+    """Weights in eight bits and their card."""
+    packed = eight_bits.pack(average.network.state_dict())
+    data = save({name: value.cpu().contiguous() for name, value in packed.items()})
     name = NAMES[args.model]
     schedule: Any = average.schedule
     card = {
-        "name": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "precision": "float16",
+        "name": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "precision": "int8",
         "what": f"denoiser of {'latents of tokenizer-64' if args.model == 'transformer' else 'pixels'}, "
                 f"17 frames of 64x64",
         "command": f"python benchmarks/train_latent.py{args.words}",
@@ -364,7 +365,8 @@ def main() -> None:
     average, more = train(args, device)
     write(average, args, device, more)
     print({name: value for name, value in more.items() if name != "training"}, flush=True)
-    average.network.half().float()  # judged as it ships
+    as_it_ships = eight_bits.unpack(eight_bits.pack(average.network.state_dict()))
+    average.network.load_state_dict({key: value.float() for key, value in as_it_ships.items()})
     rows, shown = table(average, args, device)
     write(average, args, device, more | {"judged": rows})
     name = NAMES[args.model]
