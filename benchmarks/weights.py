@@ -40,6 +40,16 @@ RESULTS = Path(__file__).parent / "results"
 REAL = "real test clips"
 FIRST = "moving-mnist-32"
 TIMES: dict[str, time_grids.Grid] = {"even": time_grids.uniform_in_t, "few": time_grids.for_few_steps}
+#: What a table says below itself, of clips of one digit and of several.
+ONE = (
+    ", in the last column quartiles of the legible clips (digits drawn at whole pixels leave 0.4 px by themselves). "
+    "Without labels a clip is held against what it is read as. Rigidity is the share of the ink that changes between "
+    "neighbouring frames after the best shift: 0 for a shape that is carried along."
+)
+SEVERAL = (
+    ". The digits asked for are those of the test clips; two that cross hide each other, from the reader too: compare "
+    "with the first row. Without labels a clip is held against what it is read as."
+)
 FREE = f"without labels, w_f = {TEMPORAL_WEIGHT:g}"
 
 
@@ -151,24 +161,9 @@ def table(name: str, figures: dict) -> str:
         cells += [number(entry.get("track_deviation_px"), "quartiles", "median")]
         lines.append(f"| {row} | {' | '.join(cells[: len(columns)])} |")
     count = next(iter(figures["rows"].values()))["clips"]
-    notes = [f"`{name}`, {count} clips a row, {figures['sampler']}, seed {figures['seed']}; in brackets 95 % intervals"]
-    if several:
-        notes = [
-            f"{notes[0]}. The digits asked for are those of the test clips; two that cross hide each other, from the"
-        ]
-        notes += ["reader too: compare with the first row."]
-    else:
-        notes = [
-            f"{notes[0]}, in the last column quartiles of the legible clips (digits drawn at whole pixels leave 0.4 px"
-        ]
-        notes += ["by themselves)."]
-    notes += ["Without labels a clip is held against what it is read as."]
-    if not several:
-        notes += [
-            "Rigidity is the share of the ink that changes between neighbouring frames after the best shift: 0 for a"
-        ]
-        notes += ["shape that is carried along."]
-    return "\n".join(lines) + f"\n\n{' '.join(notes)} Command: `{figures['command']}`.\n"
+    about = f"`{name}`, {count} clips a row, {figures['sampler']}, seed {figures['seed']}; in brackets 95 % intervals"
+    about += SEVERAL if several else ONE
+    return "\n".join(lines) + f"\n\n{about} Command: `{figures['command']}`.\n"
 
 
 def write(name: str, figures: dict, times: str) -> None:
