@@ -41,7 +41,7 @@ from minivdm.measure.obedience import wilson
 from minivdm.networks import Tokenizer, Transformer, UNet3D, eight_bits
 from minivdm.systems import show_1, walt
 from minivdm.systems.latent_diffusion import LatentDiffusion, encode_all, load_tokenizer
-from minivdm.training import monitor, pretrained
+from minivdm.training import exports, monitor, pretrained
 from minivdm.training.graphs import Recorded
 from minivdm.training.muon import Muon, split
 
@@ -201,13 +201,13 @@ def train(args: argparse.Namespace, device: torch.device) -> tuple[Denoiser, dic
 
 
 def write(average: Denoiser, args: argparse.Namespace, device: torch.device, more: dict[str, Any]) -> None:
-    """Weights in eight bits and their card."""
-    packed = eight_bits.pack(average.network.state_dict())
+    """Weights in the precision asked for, and their card."""
+    packed = exports.packed(average.network.state_dict(), args.precision)
     data = save({name: value.cpu().contiguous() for name, value in packed.items()})
     name = NAMES[args.model]
     schedule: Any = average.schedule
     card = {
-        "name": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "precision": "int8",
+        "name": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "precision": args.precision,
         "what": f"denoiser of {'latents of tokenizer-64' if args.model == 'transformer' else 'pixels'}, "
                 f"17 frames of 64x64",
         "command": f"python benchmarks/train_latent.py{args.words}",
@@ -356,16 +356,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=48, help="of DDIM")
     parser.add_argument("--w", type=float, nargs="*", default=[0, 1, 3])
     parser.add_argument("--eager", action="store_true", help="capture no graph")
+    parser.add_argument("--precision", choices=("float16", "int8"), default="float16",
+                        help="of the weights; int8 for those that ship: no training goes on from it")  # fmt: skip
     devices.bf16_argument(parser)
     devices.argument(parser)
     args = parser.parse_args()
     device = devices.chosen(args)
-    args.words = devices.changed(parser, args, but=("out", "clips", "images", "steps", "w"))
+    args.words = devices.changed(parser, args, but=("out", "clips", "images", "steps", "w", "precision"))
 
     average, more = train(args, device)
     write(average, args, device, more)
     print({name: value for name, value in more.items() if name != "training"}, flush=True)
-    as_it_ships = eight_bits.unpack(eight_bits.pack(average.network.state_dict()))
+    as_it_ships = eight_bits.unpack(exports.packed(average.network.state_dict(), args.precision))
     average.network.load_state_dict({key: value.float() for key, value in as_it_ships.items()})
     rows, shown = table(average, args, device)
     write(average, args, device, more | {"judged": rows})

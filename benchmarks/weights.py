@@ -17,7 +17,6 @@ is left out: rigidity, the distance from straight motion, and every frame by its
 """
 
 import argparse
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -34,7 +33,7 @@ from minivdm.core import samplers, time_grids
 from minivdm.data.atomic import write_json
 from minivdm.measure import metrics, tracks
 from minivdm.measure.obedience import wilson
-from minivdm.training import exports, monitor, pretrained
+from minivdm.training import Recipe, exports, monitor, pretrained
 
 RESULTS = Path(__file__).parent / "results"
 REAL = "real test clips"
@@ -170,7 +169,7 @@ def write(name: str, figures: dict, times: str) -> None:
     """JSON and table, with the rows in their order; and the card, for the times at which `sample` takes its steps."""
     order = [REAL, *ROWS]
     figures["rows"] = dict(sorted(figures["rows"].items(), key=lambda item: order.index(item[0])))
-    if times == "few" and name in pretrained.available():
+    if times == "few":
         exports.annotate(name, figures)
     write_json(results(name, times), figures)
     results(name, times).with_suffix(".md").write_text(table(name, figures), encoding="utf-8")
@@ -178,7 +177,7 @@ def write(name: str, figures: dict, times: str) -> None:
 
 def results(name: str, times: str) -> Path:
     """Where the figures of these weights lie, with steps at these times."""
-    of = [] if name == FIRST else [Path(name).name]
+    of = [] if name == FIRST else [name]
     return RESULTS / f"{'_'.join(['weights', *of, *([] if times == 'even' else [times])])}.json"
 
 
@@ -199,13 +198,11 @@ def main() -> None:
     ) + ("" if args.times == "even" else f" --times {args.times}")
     sampler = f"DDIM, {args.steps} steps{', times for few' if args.times == 'few' else ''}, bf16"
     settings = {"command": command, "sampler": sampler, "seed": args.seed}
-    found_at = pretrained.find(args.weights)
-    sha = hashlib.sha256(found_at.read_bytes()).hexdigest() if found_at.is_file() else "a run"
+    card = pretrained.card(args.weights)
     hardware = monitor.hardware(device)
-    figures = {**settings, "sha256": sha, "hardware": hardware, "rows": {}}
-    recipe = pretrained.load(args.weights).config
-    most = recipe.digits if isinstance(recipe.digits, int) else recipe.digits[1]
-    real = recipe.make_data(recipe.video_shape[1], split="test").clips(torch.arange(args.clips))
+    figures = {**settings, "sha256": card["sha256"], "hardware": hardware, "rows": {}}
+    data = Recipe.from_dict(card["config"]).make_data(split="test")
+    real, most = data.clips(torch.arange(args.clips)), data.digits_range[1]
     labels = torch.eye(10)[torch.arange(args.clips) % 10] if most == 1 else real.labels
     early = f"{args.weights}{pretrained.EARLY}" in pretrained.available()
     rows = [row for row in (REAL, *ROWS) if early or row == REAL or not ROWS[row].auto]
@@ -219,7 +216,7 @@ def main() -> None:
             found = judged(*made, most)
         path = results(args.weights, args.times)  # read again: two processes may share the rows between them
         kept = json.loads(path.read_text()) if path.exists() else {}
-        same = kept.get("command") == command and kept.get("sha256") == sha
+        same = kept.get("command") == command and kept.get("sha256") == card["sha256"]
         figures["rows"] = {**(kept["rows"] if same else {}), row: found}
         write(args.weights, figures, args.times)
     print(json.dumps(figures["rows"], indent=1))

@@ -17,6 +17,7 @@ theorem 10.3.3, where s^2 is the water's level).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -67,20 +68,30 @@ def train_linear(
     """Encoder (k, d) and decoder (d, k) that minimize `linear_error` from a random start, by L-BFGS, in float64."""
     d = len(world.covariance)
     k, steps = whole("k", k, 1, d), whole("steps", steps)
-    weights = [torch.randn(shape, generator=generator, dtype=torch.float64) / d**0.5 for shape in ((k, d), (d, k))]
-    encoder, decoder = (w.requires_grad_() for w in weights)
+    encoder, decoder = weights = _start(d, k, generator)
+    _minimize(lambda: linear_error(world, encoder, decoder), weights, steps)
+    return encoder.detach(), decoder.detach()
+
+
+def _start(d: int, k: int, generator: torch.Generator | None) -> list[Tensor]:
+    """A random encoder (k, d) and decoder (d, k) that want gradients."""
+    drawn = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((k, d), (d, k)))
+    return [(weights / d**0.5).requires_grad_() for weights in drawn]
+
+
+def _minimize(loss: Callable[[], Tensor], weights: list[Tensor], steps: int) -> None:
+    """L-BFGS on all weights at once, in place, to the last digits."""
     optimizer = torch.optim.LBFGS(
-        [encoder, decoder], max_iter=steps, tolerance_grad=1e-12, tolerance_change=1e-15, line_search_fn="strong_wolfe"
+        weights, max_iter=steps, tolerance_grad=1e-12, tolerance_change=1e-15, line_search_fn="strong_wolfe"
     )
 
-    def error() -> Tensor:
+    def closure() -> Tensor:
         optimizer.zero_grad()
-        value = linear_error(world, encoder, decoder)
+        value = loss()
         value.backward()
         return value
 
-    optimizer.step(error)
-    return encoder.detach(), decoder.detach()
+    optimizer.step(closure)
 
 
 def rate_distortion(world: GaussianVideo, decoder_variance: float) -> Rate:
@@ -117,18 +128,9 @@ def train_bound(world: GaussianVideo, variance: float, k: int, generator: torch.
     this variance, from a random start by L-BFGS: what `rate_distortion` says in closed form."""
     d = len(world.covariance)
     k = whole("k", k, 1, d)
-    start = [torch.randn(shape, generator=generator, dtype=torch.float64) / d**0.5 for shape in ((k, d), (d, k))]
-    encoder, decoder = (w.requires_grad_() for w in start)
+    encoder, decoder = weights = _start(d, k, generator)
     log_noise = torch.zeros(k, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([encoder, decoder, log_noise], max_iter=500, line_search_fn="strong_wolfe")
-
-    def bound() -> Tensor:
-        optimizer.zero_grad()
-        value = linear_bound(world, encoder, decoder, log_noise.exp(), variance)
-        value.backward()
-        return value
-
-    optimizer.step(bound)
+    _minimize(lambda: linear_bound(world, encoder, decoder, log_noise.exp(), variance), [*weights, log_noise], 500)
     with torch.no_grad():
         noise = log_noise.exp()
         error = linear_error(world, encoder, decoder) + (decoder.square() * noise).sum()

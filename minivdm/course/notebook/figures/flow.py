@@ -47,6 +47,7 @@ def exact_paths(schedule: str, n: int = 24, steps: int = 80) -> Tensor:
     return walk(world().denoiser(SCHEDULES[schedule]), noise, steps)
 
 
+@lru_cache
 def few_steps(path: str, steps: int) -> Tensor:
     """The walk from the starts of `exact_paths` in so many DDIM steps with the exact denoiser, (steps + 1, n, 2)."""
     return walk(world().denoiser(SCHEDULES[path]), exact_paths(path)[0], steps, step=ddim_step)
